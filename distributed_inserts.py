@@ -1,0 +1,2516 @@
+#!/usr/bin/env python3
+# /// script
+# requires-python = ">=3.10"
+# dependencies = []
+# ///
+"""Insert records of several kinds into several SQLite databases at once and tell what became of every record.
+
+    $ python distributed_inserts.py
+    $ python distributed_inserts.py --users users.csv --products products.csv --orders orders.csv --rejects refused
+
+Every check is made here and none by the databases.  The words used below:
+
+record    one user, product or order: a row of a file, an element of a JSON array, an entry of the sample
+schema    the declaration of one kind of record, of its table and of its database
+field     one named value of a record; its kind fixes the rule that it obeys
+problem   one reason to refuse a record: a field, a stable code and a message
+verdict   what became of a record: inserted, unchanged, rejected or failed
+batch     the consecutive records that one thread carries from the input to their verdicts; often just one
+group     the batches that an insert worker stores in one transaction
+worker    the only thread, with the only connection, that writes to a database
+
+Threads: the main thread reads the inputs, starts a thread per batch and prints.  A batch's thread validates its
+records, waits until the records that they refer to are durable, hands them to the worker of its database and waits
+for the verdicts.  A worker takes what waits in input order, checks it against the table, inserts, commits, answers.
+"""
+from __future__ import annotations
+
+import argparse
+import bisect
+import codecs
+import contextlib
+import csv
+import enum
+import functools
+import gc
+import io
+import itertools
+import json
+import operator
+import os
+import queue
+import re
+import signal
+import sqlite3
+import stat
+import sys
+import threading
+import time
+import unicodedata
+import urllib.parse
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+__version__ = "1.0.0"
+
+# ---------------------------------------------------------------------------------------------------- Schemas
+
+
+class Kind(enum.Enum):
+    """What a field holds; RULES says how it is checked and COLUMN_TYPES how it is stored."""
+
+    ID = "whole number from 1, the record's own"
+    COUNT = "whole number from 1"
+    REFERENCE = "whole number, the id of a stored record"
+    TEXT = "text that shows something"
+    EMAIL = "e-mail address"
+    PRICE = "finite number above 0"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a schema.  `unique` texts are compared by `unique_key`; `references` names another table."""
+
+    name: str
+    kind: Kind
+    unique: bool = False
+    references: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """One kind of record: its table, what one record is called, and its fields, the id first.
+
+    Raises ValueError for a declaration that could not be kept.
+    """
+
+    table: str
+    record: str
+    fields: tuple[Field, ...]
+
+    def __post_init__(self) -> None:
+        for name in (self.table, self.record, *self.names):
+            if not (name.isascii() and name.isidentifier()):
+                raise ValueError(f"{self.table}: {name!r} is no name for a table or a column")
+        if [each.kind for each in self.fields].index(Kind.ID) != 0 or self.names[0] != "id":
+            raise ValueError(f"{self.table}: the first field has to be id")
+        for each in self.fields:
+            if each.unique and each.kind not in (Kind.TEXT, Kind.EMAIL):
+                raise ValueError(f"{self.table}.{each.name}: only a text or an e-mail address can be unique")
+            if (each.kind is Kind.REFERENCE) != (each.references is not None):
+                raise ValueError(f"{self.table}.{each.name}: a reference names the table it refers to, and nothing else does")
+
+    @property
+    def database(self) -> str:
+        """The file name of the database."""
+        return f"{self.table}.db"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the fields, which are the columns of the table and of a file."""
+        return tuple(each.name for each in self.fields)
+
+    @property
+    def unique(self) -> list[tuple[int, Field]]:
+        """The position and the field of every unique text."""
+        return [(position, each) for position, each in enumerate(self.fields) if each.unique]
+
+    @property
+    def references(self) -> list[tuple[int, Field]]:
+        """The position and the field of every reference."""
+        return [(position, each) for position, each in enumerate(self.fields) if each.references]
+
+
+# A schema stands after those that it refers to: parents are stored before their children.
+SCHEMAS: tuple[Schema, ...] = (
+    Schema("users", "user", (
+        Field("id", Kind.ID),
+        Field("name", Kind.TEXT),
+        Field("email", Kind.EMAIL, unique=True),
+    )),
+    Schema("products", "product", (
+        Field("id", Kind.ID),
+        Field("name", Kind.TEXT, unique=True),
+        Field("price", Kind.PRICE),
+    )),
+    Schema("orders", "order", (
+        Field("id", Kind.ID),
+        Field("user_id", Kind.REFERENCE, references="users"),
+        Field("product_id", Kind.REFERENCE, references="products"),
+        Field("quantity", Kind.COUNT),
+    )),
+)
+
+
+def check_schemas(schemas: Sequence[Schema]) -> None:
+    """Raise ValueError unless the names of the schemas differ and each refers only to schemas before it."""
+    seen: set[str] = set()
+    for schema in schemas:
+        for _, each in schema.references:
+            if each.references not in seen:
+                raise ValueError(f"{schema.table}.{each.name} refers to {each.references}, which is not declared before it")
+        if schema.table in seen:
+            raise ValueError(f"{schema.table} is declared twice")
+        seen.add(schema.table)
+
+
+# -------------------------------------------------------------------------------- Records, verdicts, problems
+
+INSERTED, UNCHANGED, REJECTED, FAILED = VERDICTS = ("inserted", "unchanged", "rejected", "failed")
+
+# Every problem code with the wording of its message.  `field` stands before the wording, `value` is the value found.
+PROBLEMS: dict[str, str] = {
+    "malformed": "{detail}",                                    # the record could not be read as one
+    "missing": "is missing",                                    # no such key, or a JSON null
+    "blank": "is blank",                                        # nothing, white space or characters that show nothing
+    "not_text": "is {value}, not a text",                       # a JSON number, true, an array …
+    "bad_text": "{value} holds a control character or half of a surrogate pair",
+    "not_integer": "{value} is not a whole number in the digits 0-9",
+    "not_number": "{value} is not a number in the digits 0-9",
+    "not_positive": "{value} is not greater than 0",
+    "out_of_range": "{value} is too large or too close to 0 to be stored",
+    "not_email": "{value} is not an e-mail address",
+    "not_unique": "{value} is already taken by {detail}",       # names the record that holds the value
+    "conflict": "{value} is already stored with other content: {detail}",
+    "no_such_reference": "{value} is not in {detail}",          # and where the parent was refused in this run
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One reason to refuse a record: the field (None for the whole record), a code of PROBLEMS, the value found."""
+
+    field: str | None
+    code: str
+    value: object = None
+    detail: str = ""
+
+    @property
+    def wording(self) -> str:
+        """The message without the field's name."""
+        return PROBLEMS[self.code].format(value=printable(self.value), detail=self.detail)
+
+    @property
+    def message(self) -> str:
+        """One line for a person, with the field's name; every value in it is escaped and cut."""
+        return f"{self.field} {self.wording}" if self.field else self.wording
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Consecutive records of one input on their way to their verdicts.
+
+    The main thread makes it, then it belongs to its thread, from `submit` on to its worker, and after the answer to
+    the main thread again.  `columns` hold the values to store, None for those refused; `problems` and `unchecked`
+    (why a record could not be checked) are keyed by a record's position in the columns.
+    """
+
+    schema: Schema
+    origin: Origin
+    number: int
+    places: Sequence[int]
+    raws: Sequence[str]
+    rows: Sequence[Sequence[object] | Problem]
+    first: int = 1                          # the number of its first record in the input
+    cells: list[Sequence[object]] = field(default_factory=list)
+    malformed: list[tuple[int, str, Problem]] = field(default_factory=list)
+    columns: list[list] = field(default_factory=list)
+    keys: dict[int, list[str]] = field(default_factory=dict)
+    problems: dict[int, list[Problem]] = field(default_factory=dict)
+    unchecked: dict[int, str] = field(default_factory=dict)
+    unchanged: set[int] = field(default_factory=set)
+    failure: str | None = None
+    thread: threading.Thread | None = None
+    answer: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
+
+    @property
+    def name(self) -> str:
+        """The name of its thread: `users#8`, `users#1001-2000`."""
+        last = self.first + self.size - 1
+        return f"{self.schema.table}#{self.first}" + (f"-{last}" if last > self.first else "")
+
+    @property
+    def summary(self) -> str:
+        """The verdict on a batch of one, the counts of a larger one."""
+        verdicts = [self.verdict(position) for position in range(len(self.places))] + [REJECTED] * len(self.malformed)
+        return verdicts[0] if len(verdicts) == 1 else ", ".join(
+            f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS if verdict in verdicts)
+
+    @property
+    def size(self) -> int:
+        """The number of its records, the malformed ones included."""
+        return len(self.places) + len(self.malformed)
+
+    def verdict(self, position: int) -> str:
+        """Return the verdict on the record at a position of the columns; of use after the answer only."""
+        if position in self.problems:
+            return REJECTED
+        if self.failure or position in self.unchecked:
+            return FAILED
+        return UNCHANGED if position in self.unchanged else INSERTED
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where records come from: a name for messages, and whether a place in it is a line or an item."""
+
+    name: str
+    unit: str = "line"
+
+    def place(self, number: int) -> str:
+        """Return what a person needs to find a record: `users.csv:11`, `users.json item 10`."""
+        return f"{printable(self.name, quote=False)}:{number}" if self.unit == "line" else (
+            f"{printable(self.name, quote=False)} {self.unit} {number}")
+
+
+def printable(value: object, limit: int = 60, quote: bool = True) -> str:
+    """Return a value for a terminal or a message: escaped, cut to about `limit` characters, texts in quotes."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = min(max(value, -10**limit), 10**limit)      # str() of a huge int raises ValueError
+    text = value if isinstance(value, str) else repr(value)
+    shown = text[:limit]
+    if not shown.isprintable():
+        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown)
+    shown += "…" if len(text) > limit else ""
+    return f'"{shown}"' if quote and type(value) is str and not NUMBER.fullmatch(text) else shown
+
+
+# ------------------------------------------------------------------------------------------------- Validation
+# Pure functions.  A rule serves a column, and so one value as a column of one: its `convert` judges a whole column
+# with a handful of C calls and returns None if any value is not plainly right.  `check_column` then halves the
+# column until the odd values stand alone, and `judge` says of each what is wrong with it.
+
+WHOLE_MAX = 2**63 - 1               # SQLite's largest integer
+EMAIL_MAX = 254                     # RFC 5321, 4.5.3.1.3, without the angle brackets
+INTEGER = re.compile(r"-?[0-9]+")
+NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+UNSTORABLE = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
+# White space, U+2800 and the code points that Unicode lists as Default_Ignorable_Code_Point.
+SHOWS_NOTHING = re.compile(
+    "[\\s\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]*")
+# The pattern of the HTML standard ("valid e-mail address"), without its stray dots and with RFC 6531's characters.
+_ATOM = r"[a-zA-Z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+"
+_ALNUM = r"a-zA-Z0-9\x80-\U0010ffff"
+_LABEL = rf"[{_ALNUM}](?:[{_ALNUM}-]{{0,61}}[{_ALNUM}])?"
+EMAIL = re.compile(rf"(?=[^@]{{1,64}}@){_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}\.)+(?!\d+\Z){_LABEL}")
+
+
+class Numeral(str):
+    """The text of a JSON number: a number by its text, but not a text."""
+
+    __slots__ = ()
+
+
+def _judge_numeral(value: object, pattern: re.Pattern[str], code: str) -> tuple[str, str | None]:
+    """Return the text of a number and None, or its problem code."""
+    if value is None:
+        return "", "missing"
+    if type(value) is int:
+        text = str(min(max(value, -10**400), 10**400))      # beyond both kinds' range; str() of more digits raises
+    elif isinstance(value, (str, float)):
+        text = str(value)
+    else:
+        return "", code
+    if not text.strip():
+        return "", "blank"
+    return text, None if pattern.fullmatch(text) else code
+
+
+def _convert_whole(values: Sequence[object], lowest: int) -> list[int] | None:
+    try:
+        if all(map(str.isdigit, values)) and "".join(values).isascii():
+            numbers = list(map(int, values))
+            if lowest <= min(numbers) and max(numbers) <= WHOLE_MAX:
+                return numbers
+    except (TypeError, ValueError):     # a value that is no text, or one with more digits than int() takes
+        pass
+    return None
+
+
+def _judge_whole(value: object, lowest: int) -> tuple[int | None, str | None]:
+    text, code = _judge_numeral(value, INTEGER, "not_integer")
+    if code:
+        return None, code
+    digits = text.lstrip("-0")
+    number = int(digits or "0") if len(digits) <= 19 else WHOLE_MAX + 1
+    number = -number if text.startswith("-") else number
+    if number < lowest:
+        return None, "not_positive" if lowest == 1 else "out_of_range"
+    return (number, None) if number <= WHOLE_MAX else (None, "out_of_range")
+
+
+def _convert_price(values: Sequence[object]) -> list[float] | None:
+    try:
+        if all(map(NUMBER.fullmatch, values)):
+            numbers = list(map(float, values))
+            return numbers if 0 < min(numbers) and max(numbers) < float("inf") else None
+    except TypeError:                   # a value that is no text
+        pass
+    return None
+
+
+def _judge_price(value: object) -> tuple[float | None, str | None]:
+    text, code = _judge_numeral(value, NUMBER, "not_number")
+    if code:
+        return None, code
+    mantissa = text.lower().partition("e")[0]
+    if mantissa.startswith("-") or not mantissa.strip("0."):
+        return None, "not_positive"
+    number = float(text)
+    return (number, None) if 0 < number < float("inf") else (None, "out_of_range")
+
+
+def _convert_text(values: Sequence[object]) -> list[str] | None:
+    if set(map(type, values)) != {str}:
+        return None
+    texts = list(map(str.strip, values))
+    joined = "".join(texts)
+    if "" in texts:
+        return None
+    if joined.isascii():
+        return texts if joined.isprintable() else None
+    return None if UNSTORABLE.search(joined) or any(map(SHOWS_NOTHING.fullmatch, texts)) else texts
+
+
+def _judge_text(value: object) -> tuple[str | None, str | None]:
+    if value is None:
+        return None, "missing"
+    if not isinstance(value, str) or isinstance(value, Numeral):
+        return None, "not_text"
+    text = value.strip()
+    if UNSTORABLE.search(text):
+        return None, "bad_text"
+    return (None, "blank") if SHOWS_NOTHING.fullmatch(text) else (text, None)
+
+
+def _convert_email(values: Sequence[object]) -> list[str] | None:
+    texts = _convert_text(values)
+    if texts is None or max(map(len, texts)) > EMAIL_MAX or not all(map(EMAIL.fullmatch, texts)):
+        return None
+    # Letters, their marks and digits of any script, but no symbols: `\x80-\U0010ffff` above is wider than that.
+    others = {character for character in set("".join(texts)) if not character.isascii()}
+    return None if any(unicodedata.category(character)[0] not in "LMN" for character in others) else texts
+
+
+def _judge_email(value: object) -> tuple[str | None, str | None]:
+    text, code = _judge_text(value)
+    return (text, code) if code or _convert_email([text]) else (None, "not_email")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a kind of field has to be: `convert` a column that is plainly right, `judge` one value."""
+
+    convert: Callable[[Sequence[object]], list | None]
+    judge: Callable[[object], tuple[object, str | None]]
+
+
+RULES: dict[Kind, Rule] = {
+    Kind.ID: Rule(lambda values: _convert_whole(values, 1), lambda value: _judge_whole(value, 1)),
+    Kind.COUNT: Rule(lambda values: _convert_whole(values, 1), lambda value: _judge_whole(value, 1)),
+    Kind.REFERENCE: Rule(lambda values: _convert_whole(values, -WHOLE_MAX),
+                         lambda value: _judge_whole(value, -WHOLE_MAX)),
+    Kind.TEXT: Rule(_convert_text, _judge_text),
+    Kind.EMAIL: Rule(_convert_email, _judge_email),
+    Kind.PRICE: Rule(_convert_price, _judge_price),
+}
+
+
+def check_column(column: Field, values: Sequence[object]) -> tuple[list, dict[int, Problem]]:
+    """Return the values to store, None where one is refused, and the problems by position."""
+    rule = RULES[column.kind]
+    converted = rule.convert(values) if values else []
+    if converted is not None:
+        return converted, {}
+    if len(values) == 1:
+        value, code = rule.judge(values[0])
+        return [value], {0: Problem(column.name, code, values[0])} if code else {}
+    half = len(values) // 2
+    left, problems = check_column(column, values[:half])
+    right, more = check_column(column, values[half:])
+    problems.update((half + position, problem) for position, problem in more.items())
+    return left + right, problems
+
+
+def check_columns(schema: Schema, columns: Sequence[Sequence[object]]) -> tuple[list[list], dict[int, list[Problem]]]:
+    """Return the columns to store and, by position, all problems that a record has on its own."""
+    converted: list[list] = []
+    problems: dict[int, list[Problem]] = {}
+    for column, values in zip(schema.fields, columns):
+        stored, found = check_column(column, values)
+        converted.append(stored)
+        for position, problem in found.items():
+            problems.setdefault(position, []).append(problem)
+    return converted, problems
+
+
+def validate_record(schema: Schema, record: Mapping[str, object]) -> list[Problem]:
+    """Return all problems that a record has on its own, in the order of its fields: no look-up, no I/O."""
+    if not isinstance(record, Mapping):
+        return [Problem(None, "malformed", detail="the record is not an object with named fields")]
+    return check_columns(schema, [[record.get(name)] for name in schema.names])[1].get(0, [])
+
+
+def validate_user(record: Mapping[str, object]) -> list[Problem]:
+    """Return all problems of a user on its own; whether its id and e-mail are free, its database knows."""
+    return validate_record(SCHEMAS[0], record)
+
+
+def validate_product(record: Mapping[str, object]) -> list[Problem]:
+    """Return all problems of a product on its own; whether its id and name are free, its database knows."""
+    return validate_record(SCHEMAS[1], record)
+
+
+def validate_order(record: Mapping[str, object]) -> list[Problem]:
+    """Return all problems of an order on its own; whether its user and product exist, their databases know."""
+    return validate_record(SCHEMAS[2], record)
+
+
+def unique_key(text: str) -> str:
+    """Return what unique texts are compared by: the case-folded NFKC form, inner white space collapsed."""
+    if text.isascii() and "  " not in text:
+        return text.lower()
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def unique_keys(texts: Sequence[str | None]) -> list[str]:
+    """Return the `unique_key` of every text, "" for None."""
+    present = [text or "" for text in texts] if None in texts else texts
+    joined = "".join(present)
+    return list(map(str.lower if joined.isascii() and "  " not in joined else unique_key, present))
+
+
+def validate_batch(batch: Batch, width: int, picks: Sequence[int]) -> None:
+    """Turn the rows of a batch into columns to store, keys and problems.
+
+    A row that is no row of `width` cells becomes malformed; `picks` are the positions of the fields in a row.
+    """
+    if set(map(type, batch.rows)) != {list} or set(map(len, batch.rows)) != {width}:
+        sound = [type(row) is list and len(row) == width for row in batch.rows]
+        for place, raw, row, is_sound in zip(batch.places, batch.raws, batch.rows, sound):
+            if not is_sound:
+                problem = row if isinstance(row, Problem) else Problem(
+                    None, "malformed", detail=f"{len(row)} cells where the header has {width}")
+                batch.malformed.append((place, raw, problem))
+        batch.places, batch.raws, batch.rows = (list(itertools.compress(part, sound)) for part in (
+            batch.places, batch.raws, batch.rows))
+    columns = list(zip(*batch.rows)) or [()] * width
+    batch.rows, batch.cells = (), [columns[pick] for pick in picks]
+    batch.columns, batch.problems = check_columns(batch.schema, batch.cells)
+    batch.keys = {position: unique_keys(batch.columns[position]) for position, _ in batch.schema.unique}
+
+
+# ---------------------------------------------------------------------------------------------- Reading files
+# The main thread runs all of it.  Bytes become text a chunk at a time, text becomes lines or JSON elements, and these
+# become blocks of records; what cannot be read as a record is a Problem in its row's place, and the rest goes on.
+
+CHUNK_BYTES = 1 << 18
+BLOCK_RECORDS = 1000
+LINE_MAX = 1 << 20                  # characters in a line or a JSON element; what is longer is refused, not kept
+BINARY_SHARE = 0.05                 # control characters in the first chunk above which a file is no text
+FORMATS = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+CUT = "\ud800"                      # ends a line that was cut at LINE_MAX; no decoder below yields it in UTF-8 text
+UNREADABLE = re.compile("[\0\ud800-\udfff]")
+NEXT_ELEMENT = re.compile(r"(?=,\s*\{)")
+JSON_SPACE = re.compile(r"[ \t\n\r]*")
+# An object becomes a tuple of pairs, so that repeated keys show; a number stays text.  All of it runs in C.
+JSON = json.JSONDecoder(object_pairs_hook=tuple, parse_int=Numeral, parse_float=Numeral, parse_constant=Numeral)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Consecutive records as they were read: places, texts, and cells in the input's order (or a Problem)."""
+
+    places: Sequence[int]
+    raws: Sequence[str]
+    rows: Sequence[Sequence[object] | Problem]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Block]) -> Block:
+        """Return the records of all the parts in one block."""
+        if len(parts) == 1:
+            return parts[0]
+        chain = itertools.chain.from_iterable
+        return cls(*(list(chain(getattr(part, name) for part in parts)) for name in cls.__slots__))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def split(self, size: int) -> Iterator[Block]:
+        """Yield it in blocks of `size` records, the last one shorter."""
+        for start in range(0, len(self.rows), size):
+            end = start + size
+            yield Block(self.places[start:end], self.raws[start:end], self.rows[start:end])
+
+
+class Source:
+    """An input of one schema's records, opened and its header checked.
+
+    `picks` are the positions of the schema's fields in a row.  Raises OSError or ValueError when opened if it cannot
+    be read or lacks a column; reading on raises OSError alone.
+    """
+
+    def __init__(self, schema: Schema, path: str, input_format: str | None = None) -> None:
+        self.schema = schema
+        self.name = "standard input" if path == "-" else path
+        self.format = input_format or ("csv" if path == "-" else FORMATS.get(os.path.splitext(path)[1].lower()))
+        if self.format is None:
+            raise ValueError(f"{printable(path)}: the suffix tells no format; name it with --input-format")
+        self.origin = Origin(self.name, "item" if self.format == "json" else "line")
+        self.encoding, self._errors, self.bom, self.header = "utf-8", "surrogateescape", b"", ""
+        self.width, self.picks, self.extra = len(schema.names), tuple(range(len(schema.names))), []
+        self._positions = {name: position for position, name in enumerate(schema.names)}
+        self._delimiter = "\t" if self.format == "tsv" else ","
+        self._file = open(0 if path == "-" else path, "rb", buffering=0, closefd=path != "-")
+        try:
+            status = os.fstat(self._file.fileno())
+            self.identity = (status.st_dev, status.st_ino)
+            self.done_bytes, self.total_bytes = 0, status.st_size if stat.S_ISREG(status.st_mode) else None
+            self._chunks = self._decode()
+            self._open_format()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield all records in order, some BLOCK_RECORDS at a time."""
+        if self.format == "json":
+            elements = enumerate(self._array.elements(), start=1)
+            while part := [(number, raw, self._row(value, error))
+                           for number, (raw, value, error) in itertools.islice(elements, BLOCK_RECORDS)]:
+                yield Block(*map(list, zip(*part)))
+            return
+        parse = self._parse_json_lines if self.format == "jsonl" else self._parse_csv
+        number, lines, fresh = self._lines.number, [], BLOCK_RECORDS
+        while True:
+            taken = self._lines.take(fresh)
+            lines += taken
+            if not lines:
+                return
+            block, kept = parse(lines, number, at_end=not taken)
+            number += len(lines) - len(kept)
+            # A record that goes on beyond these lines waits for twice as many: parsing it again stays linear.
+            lines, fresh = kept, max(BLOCK_RECORDS, len(kept))
+            if len(block):
+                yield block
+
+    def _open_format(self) -> None:
+        """Read as far as the first record."""
+        if self.format == "json":
+            self._array = ArrayReader(self._chunks)
+            if found := self._array.open():
+                raise ValueError(f"{printable(self.name)}: not a JSON array, it begins with {printable(found)};"
+                                 " JSON Lines are loaded with --input-format jsonl")
+        else:
+            self._lines = LineReader(self._chunks)
+        if self.format in ("csv", "tsv"):
+            self._read_header()
+
+    def _decode(self) -> Iterator[str]:
+        """Yield the text of the file in chunks; bytes that are no text become lone surrogates."""
+        first = self._file.read(CHUNK_BYTES) or b""
+        for bom, encoding in BOMS:
+            if first.startswith(bom):
+                self.encoding, self.bom = encoding, bom
+        self._errors = "surrogateescape" if self.encoding == "utf-8" else "surrogatepass"
+        decoder = codecs.getincrementaldecoder(self.encoding)(self._errors)
+        chunk = first
+        while chunk:
+            self.done_bytes += len(chunk)
+            text = decoder.decode(chunk[len(self.bom):] if chunk is first else chunk)
+            if chunk is first and len(re.findall("[\0-\x08\x0e-\x1f]", text)) > BINARY_SHARE * len(text):
+                raise ValueError(f"{printable(self.name)}: a binary file, not text in UTF-8 or, with a byte order mark, UTF-16")
+            yield text
+            chunk = self._file.read(CHUNK_BYTES)
+        try:
+            yield decoder.decode(b"", final=True)
+        except UnicodeDecodeError:          # half of a UTF-16 code unit
+            yield "\udc80"
+
+    def encode(self, text: str) -> bytes:
+        """Return text that was read as the bytes it was read from."""
+        return text.encode(self.encoding, self._errors)
+
+    def _read_header(self) -> None:
+        lines, number = [], self._lines.number
+        while True:
+            taken = self._lines.take(1)
+            lines += taken
+            block, lines = self._parse_csv(lines, number, at_end=not taken)
+            if len(block):
+                break
+            if not taken:
+                raise ValueError(f"{printable(self.name)}: empty; expected a header with {', '.join(self.schema.names)}")
+        if isinstance(block.rows[0], Problem):
+            raise ValueError(f"{self.origin.place(number)}: the header cannot be read: {block.rows[0].message}")
+        self.header = block.raws[0]
+        found = [cell.strip().casefold() for cell in block.rows[0]]
+        wrong = [f"no column {name}" for name in self.schema.names if name not in found]
+        wrong += [f"{found.count(name)} columns {name}" for name in self.schema.names if found.count(name) > 1]
+        if wrong:
+            shown = ", ".join(map(printable, block.rows[0][:20]))
+            raise ValueError(f"{printable(self.name)}: the header has {' and '.join(wrong)}; found: {shown}")
+        self.picks = tuple(map(found.index, self.schema.names))
+        self.width = len(found)
+        self.extra = [cell for cell, name in zip(block.rows[0], found) if name not in self.schema.names]
+
+    def _parse_csv(self, lines: list[str], number: int, at_end: bool) -> tuple[Block, list[str]]:
+        """Return the records of the lines, and the lines of a last one that goes on below them.
+
+        The csv module reads strictly.  After an error it starts again on the line below the one where the broken
+        record began, so a quote that is never closed costs one line and not the rest of the file.
+        """
+        parts, start = [], 0
+        while start < len(lines):
+            rows, error, used = _parse_strictly(lines[start:] if start else lines, self._delimiter)
+            begins = _first_lines(rows, start, used - (error is not None))
+            at_last_line = start + used == len(lines)
+            start = begins.pop()
+            parts.append(Block([number + begin for begin in begins], _texts(lines, begins, start), rows))
+            if error is not None:
+                goes_on = at_last_line and not at_end and "end of data" in str(error)
+                if goes_on and sum(map(len, lines[start:])) < LINE_MAX:
+                    break
+                problem = Problem(None, "malformed", detail=f"not a {self.format.upper()} record: {error}")
+                parts.append(Block([number + start], [lines[start]], [problem]))
+                start += 1
+        return _refuse_unreadable(Block.joined(parts), "".join(lines[:start])), lines[start:]
+
+    def _parse_json_lines(self, lines: list[str], number: int, at_end: bool) -> tuple[Block, list[str]]:
+        """Return the records of the lines; none goes on below them."""
+        rows = [self._row(*_parse_json(line)) if line.strip(" \t\r\n") else () for line in lines]
+        return _refuse_unreadable(Block(range(number, number + len(lines)), lines, rows), "".join(lines)), []
+
+    def _row(self, element: object, error: Exception | None) -> Sequence[object] | Problem:
+        """Return a JSON object's values in the order of the schema's fields, or why it is no record."""
+        if error is not None:
+            return Problem(None, "malformed", detail=f"not JSON: {getattr(error, 'msg', error)}")
+        if type(element) is not tuple:
+            return Problem(None, "malformed", detail=f"{printable(element)} is not a JSON object")
+        row: list[object] = [None] * len(self.picks)
+        seen: set[str] = set()
+        for key, value in element:
+            name = key if key in self._positions else key.strip().casefold()
+            if name in seen:
+                return Problem(None, "malformed", detail=f"the key {printable(key)} is there more than once")
+            seen.add(name)
+            if name in self._positions:
+                row[self._positions[name]] = value
+            elif key not in self.extra and len(self.extra) < 20:
+                self.extra.append(key)
+        return row
+
+
+def _parse_strictly(lines: list[str], delimiter: str) -> tuple[list[list[str]], csv.Error | None, int]:
+    """Return the rows up to the first error, the error, and how many lines were used."""
+    reader = csv.reader(lines, strict=True, delimiter=delimiter)
+    rows: list[list[str]] = []
+    try:
+        rows.extend(reader)                 # list.extend keeps what came before an error
+    except csv.Error as error:
+        return rows, error, reader.line_num
+    return rows, None, reader.line_num
+
+
+def _first_lines(rows: list[list[str]], start: int, used: int) -> list[int]:
+    """Return the index of each row's first line, and last that of the line below them all.
+
+    `used` lines were read for the rows if each took one; else the line breaks in their cells are counted.
+    """
+    if used == len(rows):
+        return list(range(start, start + used + 1))
+    breaks = (sum(cell.count("\n") + cell.count("\r") - cell.count("\r\n") for cell in row) for row in rows)
+    return list(itertools.accumulate((1 + count for count in breaks), initial=start))
+
+
+def _texts(lines: list[str], begins: list[int], end: int) -> list[str]:
+    """Return the text of every record that begins at these lines, up to the line `end`."""
+    if not begins or end - begins[0] == len(begins):
+        return lines[end - len(begins):end]
+    return ["".join(lines[begin:below]) for begin, below in zip(begins, [*begins[1:], end])]
+
+
+def _refuse_unreadable(block: Block, text: str) -> Block:
+    """Return the block of that text without its blank lines and with a problem where a line holds no text."""
+    if "\0" in text or not text.isascii() and UNREADABLE.search(text):
+        wrong = {index for index, raw in enumerate(block.raws) if UNREADABLE.search(raw)}
+        rows = [_unreadable(raw) if index in wrong else row for index, (raw, row) in enumerate(zip(block.raws, block.rows))]
+        raws = [raw[:LINE_MAX] + "\n" if len(raw) > LINE_MAX else raw for raw in block.raws]
+        block = Block(block.places, raws, rows)
+    if all(block.rows):
+        return block
+    return Block(*(list(itertools.compress(part, block.rows)) for part in (block.places, block.raws, block.rows)))
+
+
+def _unreadable(raw: str) -> Problem:
+    found = UNREADABLE.search(raw).group()
+    detail = ("a NUL character" if found == "\0" else f"a line of more than {LINE_MAX:,} characters" if raw.endswith(CUT)
+              else f"bytes that are not text in the file's encoding, the first one 0x{ord(found) & 0xff:02X}")
+    return Problem(None, "malformed", detail=detail)
+
+
+def _parse_json(text: str) -> tuple[object, Exception | None]:
+    """Return the value of a JSON text and None, or None and what is wrong with it."""
+    try:
+        return JSON.decode(text), None
+    except (ValueError, RecursionError) as error:
+        return None, error
+
+
+class LineReader:
+    """The lines of a text that comes in chunks; `number` is that of the next one, from 1.
+
+    Lines end as Python's universal newlines do and keep their ends.  A longer one than LINE_MAX is cut, marked by CUT.
+    """
+
+    def __init__(self, chunks: Iterator[str]) -> None:
+        self.number = 1
+        self._chunks = chunks
+        self._lines: list[str] = []
+        self._next = 0                      # the index of the next line in them
+        self._tail: str | None = ""         # the beginning of a line whose end is in a later chunk; None at the end
+
+    def take(self, count: int) -> list[str]:
+        """Return the next `count` lines, fewer only at the end."""
+        while len(self._lines) - self._next < count and self._tail is not None:
+            self._lines, self._next = self._lines[self._next:] + self._read_on(), 0
+        lines = self._lines[self._next:self._next + count]
+        self._next += len(lines)
+        self.number += len(lines)
+        return lines
+
+    def _read_on(self) -> list[str]:
+        """Return the lines that end in the next chunk."""
+        chunk = next(self._chunks, None)
+        if chunk is None:
+            lines, self._tail = [self._tail] if self._tail else [], None
+            return lines
+        lines = []
+        if self._tail.endswith(CUT):        # what follows in a line that was cut is dropped
+            end = re.search("\r\n|\r|\n", chunk)
+            if end is None:
+                return lines
+            lines, self._tail, chunk = [self._tail], "", chunk[end.end():]
+        lines += io.StringIO(self._tail + chunk, newline="")
+        self._tail = lines.pop() if lines and not lines[-1].endswith(("\n", CUT)) else ""
+        if len(self._tail) > LINE_MAX:
+            self._tail = self._tail[:LINE_MAX] + CUT
+        return lines
+
+
+class ArrayReader:
+    """The elements of a JSON array that comes in chunks, of which no more than LINE_MAX characters are kept."""
+
+    def __init__(self, chunks: Iterator[str]) -> None:
+        self._chunks, self._text, self._position = chunks, "", 0
+
+    def open(self) -> str:
+        """Step over the opening bracket and return "", or what the text begins with instead."""
+        if self._peek() != "[":
+            return self._text[self._position:self._position + 20] or "nothing"
+        self._position += 1
+        return ""
+
+    def elements(self) -> Iterator[tuple[str, object, Exception | None]]:
+        """Yield each element's text, value and, where it is broken, what is wrong with it.
+
+        Below a broken element the reading goes on at the next `, {`, so it costs itself alone.
+        """
+        error = None
+        while (character := self._peek()) not in ("]", ""):
+            text, element, error = self._element()
+            yield text, element, error
+            if (character := self._peek()) == ",":
+                self._position += 1
+            elif character not in ("]", ""):
+                yield self._skip(ValueError("a comma or the end of the array was expected"))
+        self._position += 1
+        if character == "" and error is None:
+            yield "", None, ValueError("the array is not closed")
+        elif character and self._peek():
+            yield "", None, ValueError("text below the end of the array")
+
+    def _more(self) -> bool:
+        """Read the next chunk; False at the end."""
+        chunk = next(self._chunks, None)
+        self._text, self._position = self._text[self._position:] + (chunk or ""), 0
+        return chunk is not None
+
+    def _peek(self) -> str:
+        """Return the next character that is no white space, "" at the end."""
+        while True:
+            self._position = JSON_SPACE.match(self._text, self._position).end()
+            if self._position < len(self._text):
+                return self._text[self._position]
+            if not self._more():
+                return ""
+
+    def _element(self) -> tuple[str, object, Exception | None]:
+        while True:
+            try:
+                element, end = JSON.raw_decode(self._text, self._position)
+                if end < len(self._text) or not self._more():       # a number may go on in the next chunk
+                    raw, self._position = self._text[self._position:end], end
+                    return raw, element, None
+            except (ValueError, RecursionError) as error:
+                if len(self._text) - self._position >= LINE_MAX or not self._more():
+                    return self._skip(error)
+
+    def _skip(self, error: Exception) -> tuple[str, None, Exception]:
+        """Return the text up to the next element, and the error."""
+        raw, found = "", None
+        while not found:
+            found = NEXT_ELEMENT.search(self._text, self._position)
+            end = found.end() if found else max(self._position, len(self._text) - 1000)
+            raw = (raw + self._text[self._position:end])[:LINE_MAX]
+            self._position = end
+            if not found and not self._more():
+                # The bracket at the very end, if there is one, is the array's.
+                rest = self._text.rstrip(" \t\r\n").removesuffix("]")
+                self._position = len(rest)
+                return (raw + rest)[:LINE_MAX], None, error
+        return raw, None, error
+
+
+# ---------------------------------------------------------------------------------------------------- Storage
+# The only code that knows SQLite.  Another database could stand behind the public methods of `Table`.
+
+LOCK_POLL_S = 0.05                  # how long one try waits in SQLite; `Patience` goes on trying
+VALUES_MAX = 999                    # bound values in a statement, SQLITE_MAX_VARIABLE_NUMBER before 3.32
+CHECKPOINT_PAGES = 4000             # pages in the write-ahead log before they are moved into the database
+COLUMN_TYPES = {Kind.ID: "INTEGER PRIMARY KEY", Kind.COUNT: "INTEGER", Kind.REFERENCE: "INTEGER",
+                Kind.TEXT: "TEXT", Kind.EMAIL: "TEXT", Kind.PRICE: "REAL"}
+CREATE_TABLE = 'CREATE TABLE IF NOT EXISTS "{table}" ({columns})'
+INSERT = 'INSERT INTO "{table}" ({names}) VALUES {rows}'
+SELECT_ROWS = 'SELECT {names} FROM "{table}" WHERE id IN ({marks})'
+SELECT_IDS = 'SELECT id FROM "{table}" WHERE id IN ({marks})'
+SELECT_LAST_ID = 'SELECT max(id) FROM "{table}"'
+SELECT_ALL = 'SELECT {names} FROM "{table}" ORDER BY id'
+# Look-ups by unique key.  For a regular text, ASCII without two spaces in a row, SQLite's lower() is the unique key;
+# the irregular ones have an index of their own and are read whole, as no SQL function folds like `unique_key`.
+IRREGULAR = """("{column}" GLOB '*[^ -~]*' OR "{column}" GLOB '*  *')"""
+CREATE_KEY_INDEX = 'CREATE INDEX IF NOT EXISTS "{table}_{column}_key" ON "{table}" (lower("{column}"))'
+CREATE_IRREGULAR_INDEX = 'CREATE INDEX IF NOT EXISTS "{table}_{column}_irregular" ON "{table}" ("{column}") WHERE ' + IRREGULAR
+SELECT_HOLDERS = 'SELECT "{column}", id FROM "{table}" WHERE lower("{column}") IN ({marks})'
+SELECT_IRREGULAR = 'SELECT "{column}", id FROM "{table}" WHERE ' + IRREGULAR
+STORAGE_ERRORS = (sqlite3.Error, OSError)
+
+
+class Patience:
+    """Tries again what fails on a lock, for `timeout_s` seconds; `hurry`, set by an interrupt, allows one more."""
+
+    def __init__(self, timeout_s: float, watch: Watch) -> None:
+        self.timeout_s = timeout_s
+        self.hurry = False
+        self._watch = watch
+
+    def insist(self, database: str, action: Callable[[], object]) -> object:
+        """Return what the action returns, or raise its error."""
+        begin, hurry_from, tries = time.monotonic(), None, 0
+        while True:
+            try:
+                result = action()
+                break
+            except sqlite3.OperationalError as error:
+                now = time.monotonic()
+                if hurry_from is None and self.hurry:
+                    hurry_from = now
+                if "locked" not in str(error):
+                    raise
+                if now - begin >= self.timeout_s or hurry_from is not None and now - hurry_from >= 1:
+                    raise sqlite3.OperationalError(f"locked by another process for {now - begin:.1f} s") from error
+                tries += 1
+                self._watch.note("locked", database, tries=tries)
+                time.sleep(0.001)       # in case the try did not wait by itself: some locks ignore the timeout
+        if tries:
+            self._watch.note("lock taken", database, tries=tries, waited_s=round(time.monotonic() - begin, 3))
+        return result
+
+
+def _connect(path: str, **options: object) -> sqlite3.Connection:
+    # Statements wait for locks in short turns, so that an interrupt is never far; transactions begin by hand.
+    return sqlite3.connect(path, timeout=LOCK_POLL_S, isolation_level=None, check_same_thread=False, **options)
+
+
+def _connect_for_reading(path: str) -> sqlite3.Connection:
+    """Return a connection that cannot write, not even to make the file."""
+    name = urllib.parse.quote(os.fsencode(os.path.abspath(path).replace(os.sep, "/")))
+    uri = f"file:{'' if name.startswith('/') else '/'}{name}?mode=ro"
+    if not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK) and not os.path.exists(path + "-wal"):
+        uri += "&immutable=1"           # in a read-only folder nobody writes, and the shared memory cannot be made
+    return _connect(uri, uri=True)
+
+
+class Table:
+    """One schema's table in its database, through one connection, for one thread at a time.
+
+    Methods raise one of STORAGE_ERRORS.  Open it `for_writing`, `for_trial` or `for_reading`; close it by `with`.
+    """
+
+    def __init__(self, schema: Schema, path: str, connection: sqlite3.Connection, patience: Patience) -> None:
+        self.schema, self.path = schema, path
+        self._connection, self._patience = connection, patience
+        self._file: os.stat_result | None = None
+        self._version: int | None = None
+
+    @classmethod
+    def for_writing(cls, schema: Schema, directory: str, patience: Patience) -> Table:
+        """Return the table, made if it is missing, in write-ahead logging with a sync at every commit."""
+        path = os.path.join(directory, schema.database)
+        table = cls(schema, path, _connect(path), patience)
+        return table._prepared(table._log_ahead)
+
+    @classmethod
+    def for_trial(cls, schema: Schema, directory: str, patience: Patience) -> Table:
+        """Return a private copy of the table that is gone when it is closed."""
+        table = cls(schema, os.path.join(directory, schema.database), _connect(""), patience)
+        return table._prepared(table._copy_stored)
+
+    @classmethod
+    def for_reading(cls, schema: Schema, directory: str, patience: Patience) -> Table | None:
+        """Return the table, which must not be written to, or None where there is none."""
+        path = os.path.join(directory, schema.database)
+        if not os.path.exists(path):
+            return None
+        table = cls(schema, path, _connect_for_reading(path), patience)
+        try:
+            found = patience.insist(schema.database, table._check_shape)
+        except BaseException:
+            table.close()
+            raise
+        if not found:
+            table.close()
+        return table if found else None
+
+    def _prepared(self, prepare: Callable[[], None]) -> Table:
+        try:
+            prepare()
+            self.begin()
+            columns = ", ".join(f'"{each.name}" {COLUMN_TYPES[each.kind]}' for each in self.schema.fields)
+            if not self._check_shape():
+                self._connection.execute(CREATE_TABLE.format(table=self.schema.table, columns=columns))
+            if not self.is_empty():
+                self.build_indexes()
+            self.commit()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _log_ahead(self) -> None:
+        execute = self._connection.execute
+        mode = self._patience.insist(self.schema.database, lambda: execute("PRAGMA journal_mode=WAL").fetchone()[0])
+        if mode != "wal":
+            raise sqlite3.OperationalError(f"cannot use write-ahead logging here (the journal mode stays {mode})")
+        for pragma in ("synchronous=FULL", "fullfsync=1", "checkpoint_fullfsync=1", f"wal_autocheckpoint={CHECKPOINT_PAGES}"):
+            execute(f"PRAGMA {pragma}")
+        self._file = os.stat(self.path)
+
+    def _copy_stored(self) -> None:
+        if os.path.exists(self.path):
+            with contextlib.closing(_connect_for_reading(self.path)) as stored:
+                self._patience.insist(self.schema.database, lambda: stored.backup(self._connection))
+
+    def _check_shape(self) -> bool:
+        """Return whether the table is there; raise if something else has its name or it does checks of its own."""
+        table = self.schema.table
+        query = self._connection.execute
+        found = query("SELECT type, name, sql FROM sqlite_master WHERE tbl_name = ? COLLATE NOCASE", (table,)).fetchall()
+        if not found:
+            return False
+        expected = [(each.name, COLUMN_TYPES[each.kind].split()[0], 0, each.kind is Kind.ID) for each in self.schema.fields]
+        actual = [(name, kind.upper(), notnull or default is not None, bool(key)) for _, name, kind, notnull, default, key, _
+                  in query(f'PRAGMA table_xinfo("{table}")')]
+        words = re.findall(r"[a-z]+", " ".join(sql.lower() for kind, _, sql in found if kind == "table"))
+        own_checks = {"check", "unique", "references", "collate", "generated", "strict", "without"}.intersection(words) or [
+            kind for kind, _, sql in found if kind == "trigger" or kind == "index" and (sql or "unique").lower().split()[1] == "unique"]
+        if actual != expected or own_checks or "view" in (kind for kind, _, _ in found):
+            raise sqlite3.DatabaseError(f"its {table} is not the expected table ({', '.join(self.schema.names)}; no constraints)")
+        return True
+
+    def __enter__(self) -> Table:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; what was not committed is undone."""
+        self._connection.close()
+
+    def begin(self) -> bool:
+        """Begin a transaction, alone among all writers; return whether another connection wrote since the last one."""
+        self._patience.insist(self.schema.database, lambda: self._connection.execute("BEGIN IMMEDIATE"))
+        before, self._version = self._version, self._connection.execute("PRAGMA data_version").fetchone()[0]
+        return before not in (None, self._version)
+
+    def commit(self) -> None:
+        """Commit and sync; raise if that is in doubt or the file is no longer where it was."""
+        self._connection.execute("COMMIT")
+        if self._file is not None:
+            # The rows of a file that was deleted or replaced meanwhile are gone with it, and SQLite would not tell.
+            now = os.stat(self.path)
+            if (now.st_dev, now.st_ino) != (self._file.st_dev, self._file.st_ino):
+                raise FileNotFoundError("the file was replaced while it was open")
+
+    def is_empty(self) -> bool:
+        """Return whether the table holds no record."""
+        return self.last_id() == 0
+
+    def last_id(self) -> int:
+        """Return the largest id, 0 if there is none."""
+        return self._connection.execute(SELECT_LAST_ID.format(table=self.schema.table)).fetchone()[0] or 0
+
+    def find_rows(self, ids: Iterable[int]) -> dict[int, tuple]:
+        """Return the stored ones of these records by id."""
+        names = ", ".join(f'"{name}"' for name in self.schema.names)
+        return {row[0]: row for row in self._select(SELECT_ROWS, ids, names=names)}
+
+    def find_ids(self, ids: Iterable[int]) -> set[int]:
+        """Return which of these ids are stored."""
+        return {row[0] for row in self._select(SELECT_IDS, ids)}
+
+    def find_holders(self, column: Field, keys: Iterable[str]) -> dict[str, int]:
+        """Return the ids of the records that hold these unique keys, of the regular texts only."""
+        return {unique_key(text): id_ for text, id_ in self._select(SELECT_HOLDERS, keys, column=column.name)}
+
+    def irregular_holders(self, column: Field) -> dict[str, int]:
+        """Return the ids of all records with irregular texts by unique key."""
+        sql = SELECT_IRREGULAR.format(table=self.schema.table, column=column.name)
+        return {unique_key(text): id_ for text, id_ in self._connection.execute(sql)}
+
+    def _select(self, sql: str, values: Iterable[object], **names: str) -> Iterator[tuple]:
+        values = list(values)
+        for start in range(0, len(values), VALUES_MAX):
+            part = values[start:start + VALUES_MAX]
+            query = sql.format(table=self.schema.table, marks=",".join("?" * len(part)), **names)
+            yield from self._patience.insist(self.schema.database, lambda: self._connection.execute(query, part).fetchall())
+
+    def insert(self, columns: Sequence[Sequence[object]]) -> None:
+        """Insert records, given by columns, in as few statements as SQLite's limit allows: each gives up the GIL once."""
+        names = ", ".join(f'"{name}"' for name in self.schema.names)
+        row = f"({','.join('?' * len(columns))})"
+        step = VALUES_MAX // len(columns)
+        for start in range(0, len(columns[0]), step):
+            part = [column[start:start + step] for column in columns]
+            sql = INSERT.format(table=self.schema.table, names=names, rows=",".join([row] * len(part[0])))
+            self._connection.execute(sql, list(itertools.chain.from_iterable(zip(*part))))
+
+    def build_indexes(self) -> None:
+        """Make the indexes for look-ups by unique key where they are missing; it takes a second per million records."""
+        for _, column in self.schema.unique:
+            for sql in (CREATE_KEY_INDEX, CREATE_IRREGULAR_INDEX):
+                self._connection.execute(sql.format(table=self.schema.table, column=column.name))
+
+    def scan(self, size: int) -> Iterator[list[tuple]]:
+        """Yield all stored records by id, `size` rows at a time; text that is not UTF-8 holds lone surrogates."""
+        self._connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+        names = ", ".join(f'"{name}"' for name in self.schema.names)
+        cursor = self._connection.execute(SELECT_ALL.format(table=self.schema.table, names=names))
+        while rows := cursor.fetchmany(size):
+            yield rows
+
+
+# ---------------------------------------------------------------------------------------------- Insert worker
+# One thread per database runs all of it but `submit` and what the main thread calls: start, finish, join.
+
+GROUP_RECORDS = 10_000              # records in a transaction, so that a commit and its answers are never far
+
+
+class KeyHolders:
+    """Which record holds which unique key: the worker's own knowledge, used inside its transactions.
+
+    While the worker has been the table's only writer since it was empty, every key is in memory, as {hash: id}: an
+    index kept up row by row would cost more than all the rest.  Otherwise look-ups go to the table's indexes.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._memory: dict[int, dict[int, int]] | None = {position: {} for position, _ in table.schema.unique}
+        self._irregular: dict[int, dict[str, int]] = {}
+        if not table.is_empty():
+            self.use_indexes()
+
+    def use_indexes(self) -> None:
+        """Forget what is in memory, as another connection wrote to the table or two keys have the same hash."""
+        self._memory = None
+        self._table.build_indexes()
+        self._irregular = {position: self._table.irregular_holders(column) for position, column in self._table.schema.unique}
+
+    def find(self, position: int, keys: Sequence[str]) -> dict[str, int]:
+        """Return {key: id} for those of the keys that a stored record holds."""
+        column = self._table.schema.fields[position]
+        if self._memory is None:
+            wanted = set(filter(None, keys))
+            irregular = self._irregular[position]
+            return {**{key: irregular[key] for key in wanted & irregular.keys()}, **self._table.find_holders(column, wanted)}
+        held, hashes = self._memory[position], list(map(hash, keys))
+        if held.keys().isdisjoint(hashes):
+            return {}
+        found = {key: held[number] for key, number in zip(keys, hashes) if number in held}
+        stored = self._table.find_rows(set(found.values()))
+        if all(unique_key(stored[id_][position]) == key for key, id_ in found.items()):
+            return found
+        self.use_indexes()
+        return self.find(position, keys)
+
+    def add(self, columns: Sequence[Sequence[object]], keys: Mapping[int, Sequence[str]]) -> None:
+        """Take in the records that the worker has just inserted, and their keys by position."""
+        for position, _ in self._table.schema.unique:
+            texts = columns[position]
+            if self._memory is not None:
+                self._memory[position].update(zip(map(hash, keys[position]), columns[0]))
+            elif not "".join(texts).isascii() or any("  " in text for text in texts):
+                self._irregular[position].update(zip(keys[position], columns[0]))
+
+
+class Group:
+    """The batches of one transaction seen as one: their columns and keys joined, what is found by position in them."""
+
+    def __init__(self, schema: Schema, batches: list[Batch]) -> None:
+        join = itertools.chain.from_iterable
+        self._batches = batches
+        self.columns = [list(join(batch.columns[position] for batch in batches)) for position in range(len(schema.fields))]
+        self.keys = {position: list(join(batch.keys[position] for batch in batches)) for position, _ in schema.unique}
+        self._offsets = list(itertools.accumulate((len(batch.places) for batch in batches), initial=0))
+        pairs = list(zip(batches, self._offsets))
+        self.problems = {offset + position: found for batch, offset in pairs for position, found in batch.problems.items()}
+        self.unchecked = {offset + position for batch, offset in pairs for position in batch.unchecked}
+        self.unchanged: set[int] = set()
+
+    def inserted(self, dropped: Iterable[int]) -> tuple[list[list], dict[int, list[str]]]:
+        """Return the columns and the keys without the records at the dropped positions."""
+        kept = bytearray(b"\1" * len(self.columns[0]))
+        for position in dropped:
+            kept[position] = 0
+        return ([list(itertools.compress(column, kept)) for column in self.columns],
+                {position: list(itertools.compress(keys, kept)) for position, keys in self.keys.items()})
+
+    def share_out(self) -> None:
+        """Give every batch what was found of its records."""
+        for position in (*self.problems, *self.unchanged):
+            number = bisect.bisect_right(self._offsets, position) - 1
+            batch, local = self._batches[number], position - self._offsets[number]
+            if position in self.unchanged:
+                batch.unchanged.add(local)
+            else:
+                batch.problems[local] = self.problems[position]
+
+
+def _repeated(values: Sequence[object], blank: object) -> set[object]:
+    """Return the values that occur more than once; `blank` stands for none."""
+    if len(set(values)) == len(values) - max(values.count(blank) - 1, 0):
+        return set()
+    seen: set[object] = set()
+    return {value for value in values if value != blank and (value in seen or seen.add(value))}
+
+
+def _positions(values: Sequence[object], wanted: Iterable[object]) -> Iterable[int]:
+    """Return the positions of the values that are among the wanted."""
+    wanted = set(wanted)
+    return itertools.compress(itertools.count(), map(wanted.__contains__, values)) if wanted else ()
+
+
+class InsertWorker:
+    """The only thread that writes to one database; it answers every batch it is given, whatever happens.
+
+    Batches are stored in the order of their numbers, from 0 without a gap.  The first error ends the writing, as the
+    transaction it hit is neither certain nor to be jumped over: that group and all later batches get the failure.
+    """
+
+    def __init__(self, schema: Schema, open_table: Callable[[], Table], ledger: Ledger, watch: Watch) -> None:
+        self.schema = schema
+        self.failure: str | None = None
+        self._open_table, self._ledger, self._watch = open_table, ledger, watch
+        # Guards the four names below; notified when the batch that is next has come, or no more will.
+        self._changed = threading.Condition()
+        self._waiting: dict[int, Batch] = {}
+        self._next = 0
+        self._total: int | None = None
+        self._cut: str | None = None
+        self._number = 0                    # of the transaction
+        self._thread = threading.Thread(target=self._run, name=f"insert-worker {schema.database}")
+
+    def start(self) -> None:
+        """Start the thread; where that is impossible, the failure answers every batch."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self.failure = self._describe(error)
+
+    def submit(self, batch: Batch) -> None:
+        """Hand a batch over, from any thread; its `answer` gets the number of the transaction when its verdicts are final."""
+        if not self._thread.ident:
+            batch.failure = self.failure
+            batch.answer.put(None)
+            return
+        with self._changed:
+            self._waiting[batch.number] = batch
+            self._watch.count(self.schema.database, len(self._waiting))
+            if batch.number == self._next:
+                self._changed.notify()
+
+    def finish(self, total: int, cut: str | None = None) -> None:
+        """Say that there are `total` batches and no more; `cut` is why there are fewer than the input has."""
+        with self._changed:
+            self._total, self._cut = total, cut
+            self._changed.notify()
+        if not self._thread.ident:
+            self._ledger.close(self.failure)
+
+    def join(self) -> None:
+        """Wait until all is stored and the database closed; to be called after `finish`."""
+        if self._thread.ident:
+            self._thread.join()
+
+    def _take(self) -> list[Batch]:
+        """Return the batches that wait, in order and without a gap; none when there will be no more."""
+        with self._changed:
+            while self._next not in self._waiting and self._next != self._total:
+                self._changed.wait()
+            group: list[Batch] = []
+            records = 0
+            while self._next in self._waiting and records < GROUP_RECORDS:
+                group.append(self._waiting.pop(self._next))
+                records += group[-1].size
+                self._next += 1
+            self._watch.count(self.schema.database, len(self._waiting))
+            return group
+
+    def _run(self) -> None:
+        group: list[Batch] = []
+        try:
+            with self._watch.span("open", self.schema.database):
+                table = self._open_table()
+            with table:
+                self._holders, self._last_id = KeyHolders(table), table.last_id()
+                while group := self._take():
+                    self._store(table, group)
+                    group = []
+                self._leave(table)
+        except Exception as error:          # a broken database or a broken program: nobody may be left waiting
+            self.failure = self._describe(error)
+            self._watch.note("failed", self.schema.database, error=self.failure)
+            while group := group or self._take():
+                for batch in group:
+                    batch.failure = batch.failure or self.failure
+                    batch.answer.put(None)
+                group = []
+        self._ledger.close(self.failure or self._cut)
+
+    def _describe(self, error: Exception) -> str:
+        kind = "" if isinstance(error, STORAGE_ERRORS) else f"{type(error).__name__}: "
+        return f"{self.schema.database}: {kind}{printable(str(error), 200, quote=False)}"
+
+    def _leave(self, table: Table) -> None:
+        """Make the indexes that the next load looks keys up in; all records are safe already."""
+        self._ledger.close(self._cut)
+        if self._cut is None:
+            try:
+                with self._watch.span("index", self.schema.database):
+                    table.begin()
+                    table.build_indexes()
+                    table.commit()
+            except STORAGE_ERRORS as error:     # the next load makes them
+                self._watch.note("no index", self.schema.database, error=str(error))
+
+    def _store(self, table: Table, batches: list[Batch]) -> None:
+        """Check a group against the table, insert it, commit, and only then answer."""
+        group = Group(self.schema, [batch for batch in batches if batch.failure is None])
+        self._number += 1
+        names = f"{len(batches)}: {' '.join(batch.name for batch in batches[:20])}"
+        with self._watch.span("transaction", self.schema.database, number=self._number, group=names):
+            if table.begin():
+                self._watch.note("another writer", self.schema.database)
+                self._holders.use_indexes()
+                self._last_id = table.last_id()
+            with self._watch.span("check", self.schema.database):
+                columns, keys = group.inserted(self._settle(table, group))
+            with self._watch.span("insert", self.schema.database, records=len(columns[0])):
+                table.insert(columns)
+            with self._watch.span("commit", self.schema.database):
+                table.commit()
+        self._holders.add(columns, keys)
+        self._last_id = max(self._last_id, max(columns[0], default=0))
+        group.share_out()
+        self._watch.durable(batches)
+        self._ledger.record(batches)
+        for batch in batches:
+            batch.answer.put(self._number)
+
+    def _settle(self, table: Table, group: Group) -> list[int]:
+        """Decide all records; return the positions of those not to be inserted.
+
+        Only the suspects are looked at one by one, in input order: the others clash with no record at all.
+        """
+        suspects = group.unchecked.union(group.problems)
+        stored = self._find_stored(table, group.columns[0], suspects)
+        held = {}
+        for position, keys in group.keys.items():
+            held[position] = self._holders.find(position, keys)
+            suspects.update(_positions(keys, held[position].keys() | _repeated(keys, "")))
+        return [position for position in sorted(suspects) if not self._accept(group, position, stored, held)]
+
+    def _find_stored(self, table: Table, ids: list[int | None], suspects: set[int]) -> dict[int, tuple]:
+        """Return the stored rows with these ids, and add the positions of ids that are not new to the suspects."""
+        present = [id_ for id_ in ids if id_ is not None] if None in ids else ids
+        if not present or present[0] > self._last_id and all(map(operator.lt, present, itertools.islice(present, 1, None))):
+            return {}                       # ids that only grow need no look-up
+        stored = table.find_rows(sorted(set(present)))
+        suspects.update(_positions(ids, stored.keys() | _repeated(ids, None)))
+        return stored
+
+    def _accept(self, group: Group, position: int, stored: dict[int, tuple], held: dict[int, dict[str, int]]) -> bool:
+        """Return whether a suspect is to be inserted; if it is, its id and keys are taken from now on."""
+        row = tuple(column[position] for column in group.columns)
+        rival, found = stored.get(row[0]), group.problems.get(position, [])
+        if rival == row and not found and position not in group.unchecked:
+            group.unchanged.add(position)
+            return False
+        if rival is not None and rival != row:
+            content = ", ".join(f"{name} {printable(value)}" for name, value in zip(self.schema.names[1:], rival[1:]))
+            found = [*found, Problem("id", "conflict", row[0], content)]
+        for place, column in self.schema.unique:
+            holder = held[place].get(group.keys[place][position])
+            if holder not in (None, row[0]):
+                found = [*found, Problem(column.name, "not_unique", row[place], f"{self.schema.record} {holder}")]
+        if found:
+            group.problems[position] = sorted(found, key=lambda problem: self.schema.names.index(problem.field))
+        if found or position in group.unchecked:
+            return False
+        stored[row[0]] = row
+        for place, _ in self.schema.unique:
+            held[place][group.keys[place][position]] = row[0]
+        return True
+
+
+# -------------------------------------------------------------------------------------------------- Inserting
+# The main thread runs `Loader`, apart from `_carry`, which is the life of a batch's own thread.
+
+SINGLE_MAX = 1000                   # records of a model up to which each has a thread of its own
+BATCH_RECORDS = 1000
+THREADS_MAX = 64                    # batches of a model on their way at once, each with its thread
+IN_FLIGHT_MAX = 16_000              # records of a model on their way at once
+PROGRESS_S = 0.1
+
+
+class Ledger:
+    """What is known of one model's ids, for the records that refer to them.
+
+    Workers write it, batches' threads read it and wait on it.
+    """
+
+    def __init__(self, schema: Schema, origin: Origin | None, open_table: Callable[[], Table | None]) -> None:
+        """`origin` is the model's input in this run, None if it has none: then nothing is to be waited for."""
+        self._schema, self._origin, self._open_table = schema, origin, open_table
+        # Guards the four names below; notified after each group and at the end.
+        self._changed = threading.Condition()
+        self._durable: set[int] = set()             # inserted or found unchanged in this run
+        self._refused: dict[int, int] = {}          # id: place
+        self._closed = origin is None
+        self._doubt: str | None = None
+        self._reading = threading.Lock()            # guards the connection that looks stored ids up
+        self._table: Table | None = None
+        self.needed = False                         # whether any input refers to the model: set before threads start
+
+    def record(self, batches: Iterable[Batch]) -> None:
+        """Take in the answered batches of the model; called by its worker after the commit."""
+        if not self.needed:
+            return
+        with self._changed:
+            for batch in batches:
+                if batch.failure is None:
+                    refused = batch.problems.keys() | batch.unchecked.keys()
+                    ids = batch.columns[0]
+                    self._durable.update(ids if not refused else (
+                        id_ for position, id_ in enumerate(ids) if position not in refused))
+                    for position in batch.problems:
+                        self._refused.setdefault(ids[position], batch.places[position])
+            self._changed.notify_all()
+
+    def close(self, doubt: str | None) -> None:
+        """Say that no more will come; `doubt` is why a record that is not there may still exist."""
+        with self._changed:
+            if not self._closed:
+                self._closed, self._doubt = True, doubt
+                self._changed.notify_all()
+
+    def missing(self, ids: set[int]) -> tuple[set[int], str | None]:
+        """Wait until each of the ids is durable or no more will come; return those not stored, and any doubt."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._durable.issuperset(ids))
+            absent, doubt = ids - self._durable, self._doubt
+        if absent:
+            try:
+                absent -= self._find_stored(absent)
+            except STORAGE_ERRORS as error:
+                doubt = doubt or f"{self._schema.database}: {error}"
+        return absent, doubt
+
+    def is_known(self, ids: set[int]) -> bool:
+        """Return whether `missing` would not wait."""
+        with self._changed:
+            return self._closed or self._durable.issuperset(ids)
+
+    def where(self, id_: int) -> str:
+        """Return the database of the model and, if a record with the id was refused in this run, where."""
+        place = self._refused.get(id_)
+        return self._schema.database + (f" ({self._origin.place(place)} was rejected)" if place is not None else "")
+
+    def _find_stored(self, ids: set[int]) -> set[int]:
+        with self._reading:
+            if self._table is None:
+                self._table = self._open_table()
+            return self._table.find_ids(ids) if self._table else set()
+
+    def release(self) -> None:
+        """Close the connection."""
+        with self._reading:
+            if self._table:
+                self._table.close()
+
+
+def batches_of(source: Source | Sample, size: int | None) -> Iterator[Block]:
+    """Yield the input in the blocks that a thread each will carry.
+
+    Without a `size` that is one record for up to SINGLE_MAX records and BATCH_RECORDS of a longer input.
+    """
+    blocks = source.blocks()
+    held = Block([], [], [])
+    if size is None:
+        while len(held) <= SINGLE_MAX and (block := next(blocks, None)):
+            held = Block.joined([held, block])
+        size = 1 if len(held) <= SINGLE_MAX else BATCH_RECORDS
+    for block in itertools.chain([held], blocks):
+        held = Block.joined([held, block]) if held is not block and len(held) else block
+        if len(held) >= size:
+            parts = list(held.split(size))
+            held = parts.pop() if len(parts[-1]) < size else Block([], [], [])
+            yield from parts
+    if len(held):
+        yield held
+
+
+@dataclass(slots=True)
+class Stream:
+    """One input on its way: the main thread's bookkeeping."""
+
+    source: Source | Sample
+    worker: InsertWorker
+    blocks: Iterator[Block]
+    started: int = 0                                # batches with a thread
+    records: int = 0                                # and the records in them
+    reported: int = 0                               # batches handed to the report, in order
+    reported_records: int = 0
+    done: dict[int, Batch] = field(default_factory=dict)
+    held: Batch | None = None                       # a batch for which no thread could be started
+    ended: bool = False
+
+    def started_on(self, batch: Batch) -> None:
+        """Count a batch that is on its way."""
+        self.held = None
+        self.started += 1
+        self.records += batch.size
+
+    def next_in_order(self, batch: Batch) -> Iterator[Batch]:
+        """Take a batch that is done and yield those that can be reported now."""
+        self.done[batch.number] = batch
+        while batch := self.done.pop(self.reported, None):
+            self.reported += 1
+            self.reported_records += batch.size
+            yield batch
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more batch may be on its way."""
+        return not self.ended and self.started - self.reported < THREADS_MAX and (
+            self.records - self.reported_records < IN_FLIGHT_MAX)
+
+
+class Loader:
+    """One load: reads the sources in turns, starts a thread per batch, passes the answered batches on in order.
+
+    `report` gets every batch, in input order within its model; `cut` is, afterwards, why the reading ended early.
+    """
+
+    def __init__(self, schemas: Sequence[Schema], sources: Sequence[Source | Sample], options: argparse.Namespace,
+                 report: Report, watch: Watch, interrupts: Interrupts) -> None:
+        self.cut: str | None = None
+        self.unreadable: str | None = None
+        self._options, self._report, self._watch, self._interrupts = options, report, watch, interrupts
+        self._done: queue.SimpleQueue[Batch] = queue.SimpleQueue()
+        patience = interrupts.patience
+        origins = {source.schema.table: source.origin for source in sources}
+        self.ledgers = {schema.table: Ledger(schema, origins.get(schema.table), functools.partial(
+            Table.for_reading, schema, options.db_dir, patience)) for schema in schemas}
+        for source in sources:
+            for _, each in source.schema.references:
+                self.ledgers[each.references].needed = True
+        open_table = Table.for_trial if options.dry_run else Table.for_writing
+        self._streams = {source.schema.table: Stream(source, InsertWorker(
+            source.schema, functools.partial(open_table, source.schema, options.db_dir, patience),
+            self.ledgers[source.schema.table], watch), batches_of(source, options.batch_size)) for source in sources}
+
+    @property
+    def failures(self) -> list[str]:
+        """What each failed database reported."""
+        return [stream.worker.failure for stream in self._streams.values() if stream.worker.failure]
+
+    def run(self) -> None:
+        """Load everything; returns when every record read has its verdict and no thread is left."""
+        for stream in self._streams.values():
+            stream.worker.start()
+        try:
+            while self.cut is None and not all(stream.ended for stream in self._streams.values()):
+                started = [self._start_next(stream) for stream in self._streams.values() if stream.has_room]
+                if not any(started):
+                    self._carry_held()
+                self._collect(wait=not any(started))
+        finally:
+            for stream in self._streams.values():
+                if not stream.ended:
+                    stream.worker.finish(stream.started, self.cut or "the load broke off")
+        while any(stream.reported < stream.started for stream in self._streams.values()):
+            self._collect(wait=True)
+        for stream in self._streams.values():
+            stream.worker.join()
+        for ledger in self.ledgers.values():
+            ledger.release()
+
+    def _start_next(self, stream: Stream) -> bool:
+        """Start a thread for the next batch of an input; return False if none can be started now."""
+        batch = stream.held or self._read(stream)
+        if batch is None:
+            return True
+        thread = threading.Thread(target=self._carry, args=(batch,), name=batch.name)
+        try:
+            thread.start()
+        except RuntimeError as error:               # the machine has no more threads: later, or in this one
+            self._watch.note("no thread", stream.source.schema.database, error=str(error))
+            stream.held = batch
+            return False
+        batch.thread = thread
+        stream.started_on(batch)
+        return True
+
+    def _read(self, stream: Stream) -> Batch | None:
+        """Return the next batch of an input, None at its end."""
+        schema = stream.source.schema
+        try:
+            with self._watch.span("read", schema.database), self._interrupts.allowed():
+                block = next(stream.blocks, None)
+        except KeyboardInterrupt:
+            self.cut = "the load was interrupted"
+            return None
+        except OSError as error:
+            self.cut = self.unreadable = f"{printable(stream.source.origin.name, quote=False)}: {error.strerror}"
+            return None
+        if block is None:
+            stream.ended = True
+            stream.worker.finish(stream.started)
+            return None
+        return Batch(schema, stream.source.origin, stream.started, block.places, block.raws, block.rows, stream.records + 1)
+
+    def _carry(self, batch: Batch) -> None:
+        """Take a batch to its verdicts: the whole life of its thread."""
+        stream = self._streams[batch.schema.table]
+        database = batch.schema.database
+        try:
+            with self._watch.span("validate", database, records=batch.size):
+                validate_batch(batch, stream.source.width, stream.source.picks)
+            for position, each in batch.schema.references:
+                self._check_reference(batch, position, each)
+        except Exception as error:          # a broken program: the batch fails, and the batches behind it go on
+            batch.failure = f"{type(error).__name__}: {error}"
+        with self._watch.span("wait for the worker", database) as told:
+            stream.worker.submit(batch)
+            transaction = batch.answer.get()
+            if told is not None:
+                told.update(transaction=transaction, verdict=batch.summary)
+        self._done.put(batch)
+
+    def _check_reference(self, batch: Batch, position: int, column: Field) -> None:
+        """Wait for the records that a column refers to; note the references to none."""
+        values, ledger = batch.columns[position], self.ledgers[column.references]
+        ids = set(values)
+        ids.discard(None)
+        waiting = contextlib.nullcontext()
+        if self._watch.active and not ledger.is_known(ids):
+            names = ", ".join(f"{column.references} {id_}" for id_ in sorted(ids)[:5])
+            waiting = self._watch.span("wait for references", batch.schema.database, to=names)
+        with waiting as told:
+            absent, doubt = ledger.missing(ids)
+        if told is not None:
+            self._watch.arrows(column.references, ids, batch)
+        for row in _positions(values, absent):
+            if doubt:
+                batch.unchecked[row] = f"{column.name} {values[row]} could not be looked up: {doubt}"
+            else:
+                batch.problems.setdefault(row, []).append(
+                    Problem(column.name, "no_such_reference", values[row], ledger.where(values[row])))
+
+    def _carry_held(self) -> None:
+        """Without any thread left to wait for, carry a batch in the main thread: the first model's, which needs no other."""
+        held = [stream for stream in self._streams.values() if stream.held]
+        if held and all(stream.started == stream.reported for stream in self._streams.values()):
+            batch, held[0].held = held[0].held, None
+            held[0].started_on(batch)
+            self._carry(batch)
+
+    def _collect(self, wait: bool) -> None:
+        """Report the batches that are done, after waiting for one if asked to, for a moment at most."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                batch = self._done.get(timeout=PROGRESS_S) if wait else self._done.get_nowait()
+                wait = False
+                if batch.thread:
+                    batch.thread.join()     # it has put the batch there as its last deed
+                stream = self._streams[batch.schema.table]
+                for ready in stream.next_in_order(batch):
+                    self._report.add(ready)
+                    self._watch.verdicts(ready)
+        self._report.progress([stream.source for stream in self._streams.values()])
+        for stream in self._streams.values():
+            if stream.ended and stream.reported == stream.started:
+                self._report.close(stream.source.schema)
+        limit = self._options.max_errors
+        if self._interrupts.number is not None:
+            self.cut = "the load was interrupted"
+        elif limit is not None and self._report.refused > limit:
+            self.cut = f"the reading stopped after more than {limit} refused records"
+        elif self._report.out.closed:
+            self.cut = "standard output was closed"
+
+
+# -------------------------------------------------------------------------------------------------- Reporting
+# All printing; the main thread's alone.
+
+WORD_WIDTH = len("would insert")
+LISTED_MAX = 1000                   # records of a model up to which every one is listed
+REFUSED_LISTED_MAX = 20             # refused ones that are listed of a longer input
+VERIFY_WORDS = {UNCHANGED: "sound", REJECTED: "broken", FAILED: "failed"}
+MARKS = {INSERTED: "✓", UNCHANGED: "=", REJECTED: "✗", FAILED: "!"}
+ASCII_MARKS = {INSERTED: "+", UNCHANGED: "=", REJECTED: "x", FAILED: "!"}
+COLOURS = {INSERTED: "32", UNCHANGED: "36", REJECTED: "31", FAILED: "35"}
+
+
+class Output:
+    """Standard output that survives its reader: a closed pipe is noted, and any other error is kept to be told."""
+
+    def __init__(self, stream: io.TextIOBase | None) -> None:
+        self.closed = False
+        self.error: str | None = None
+        self._stream = stream
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+        self.is_terminal = bool(stream and stream.isatty())
+        self.has_colour = self.is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    @property
+    def marks(self) -> Mapping[str, str]:
+        """The marks of the verdicts that the stream can show."""
+        try:
+            "".join(MARKS.values()).encode(getattr(self._stream, "encoding", None) or "ascii")
+            return MARKS
+        except (UnicodeEncodeError, LookupError):
+            return ASCII_MARKS
+
+    def paint(self, text: str, colour: str) -> str:
+        """Return the text in a colour, given by its SGR number, where colours are shown."""
+        return f"\x1b[{colour}m{text}\x1b[0m" if self.has_colour else text
+
+    def write(self, text: str, flush: bool = False) -> None:
+        """Write, unless the reader has gone or an error came before."""
+        if self._stream is None or self.closed or self.error:
+            return
+        try:
+            self._stream.write(text)
+            if flush:
+                self._stream.flush()
+        except BrokenPipeError:
+            self.closed = True
+        except OSError as error:
+            self.error = f"cannot write to standard output: {error.strerror}"
+        if self.closed or self.error:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        # What is left in the stream's buffer would be flushed, and fail again, at exit.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+@dataclass(slots=True)
+class Section:
+    """What the report keeps of one model."""
+
+    schema: Schema
+    origin: Origin
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(VERDICTS, 0))
+    seconds: float = 0.0
+    held: list[Entry] = field(default_factory=list)     # listed at the end, as it depends on how many there are
+    spool: io.TextIOBase | None = None                  # lines that wait until the models before it are done
+    titled: bool = False
+    closed: bool = False
+
+    @property
+    def read(self) -> int:
+        """The number of its records."""
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One record as the report shows it."""
+
+    place: int
+    cells: Sequence[object]
+    verdict: str
+    problems: Sequence[Problem] = ()
+    reason: str | None = None               # of a failed one
+
+
+def entries_of(batch: Batch, everything: bool) -> Iterator[Entry]:
+    """Yield the records of an answered batch in input order, or only those neither inserted nor unchanged."""
+    malformed = [Entry(place, (raw.rstrip("\r\n"),), REJECTED, (problem,)) for place, raw, problem in batch.malformed]
+    positions = range(len(batch.places)) if everything or batch.failure else sorted(batch.problems.keys() | batch.unchecked.keys())
+    others = (Entry(batch.places[position], [cells[position] for cells in batch.cells], batch.verdict(position),
+                    batch.problems.get(position, ()), batch.failure or batch.unchecked.get(position)) for position in positions)
+    if not malformed:
+        return others
+    return iter(sorted([*malformed, *others], key=lambda entry: entry.place))
+
+
+class Report:
+    """Tells of every record, of the progress and of the end; to a person, or as JSON Lines to a program."""
+
+    def __init__(self, sources: Sequence[Source | Sample], options: argparse.Namespace, out: Output,
+                 rejects: Rejects | None, progress: Progress) -> None:
+        self.out = out
+        self.refused = 0
+        self._options, self._rejects, self._progress = options, rejects, progress
+        self._sections = {source.schema.table: Section(source.schema, source.origin) for source in sources}
+        self._order = deque(self._sections.values())    # those not closed; the first one writes, the others spool
+        self._begin = time.monotonic()
+
+    def add(self, batch: Batch) -> None:
+        """Take in an answered batch."""
+        section = self._sections[batch.schema.table]
+        rejected, failed = len(batch.problems) + len(batch.malformed), len(batch.unchecked.keys() - batch.problems.keys())
+        if batch.failure:
+            failed = len(batch.places) - len(batch.problems)
+        counts = {REJECTED: rejected, FAILED: failed, UNCHANGED: len(batch.unchanged)}
+        counts[INSERTED] = batch.size - sum(counts.values())
+        for verdict, count in counts.items():
+            section.counts[verdict] += count
+        section.seconds = time.monotonic() - self._begin
+        self.refused += rejected
+        if self._rejects and rejected:
+            self._rejects.add(entries_of(batch, everything=False), batch)
+        if not self._options.quiet:
+            self._list(section, batch)
+
+    def _list(self, section: Section, batch: Batch) -> None:
+        everything = not self._options.verify
+        if self._options.json:
+            self._write(section, "".join(self._json_line(section, entry) for entry in entries_of(batch, everything)))
+        elif self._options.verbose or self._options.verify:
+            self._write(section, self._title(section) + self._lines(section, entries_of(batch, everything)))
+        elif section.read <= LISTED_MAX:
+            section.held += entries_of(batch, everything=True)
+        elif len(section.held) != REFUSED_LISTED_MAX:
+            listed = itertools.chain(section.held, entries_of(batch, everything=False))
+            bad = (entry for entry in listed if entry.verdict in (REJECTED, FAILED))
+            section.held = list(itertools.islice(bad, REFUSED_LISTED_MAX))
+
+    def _write(self, section: Section, text: str) -> None:
+        if section is self._order[0]:
+            self._progress.clear()
+            self.out.write(text)
+            return
+        if section.spool is None:
+            import tempfile                 # seldom needed and slow to import
+            section.spool = tempfile.SpooledTemporaryFile(1 << 20, "w+", encoding="utf-8", errors="surrogatepass")
+        section.spool.write(text)
+
+    def close(self, schema: Schema) -> None:
+        """List what is held of a model that is done, and let the next one write."""
+        self._sections[schema.table].closed = True
+        while self._order and self._order[0].closed:
+            section = self._order[0]
+            self._progress.clear()
+            if section.spool:
+                section.spool.seek(0)
+                for text in iter(lambda: section.spool.read(1 << 16), ""):
+                    self.out.write(text)
+                section.spool.close()
+            if not self._options.json and not self._options.quiet:
+                self.out.write(self._title(section) + self._lines(section, section.held) + self._left_out(section))
+            self.out.write("", flush=True)
+            self._order.popleft()
+
+    def _title(self, section: Section) -> str:
+        """Return the heading of a model's list, "" the second time."""
+        if section.titled:
+            return ""
+        section.titled = True
+        title = f"{section.schema.database} ← {printable(section.origin.name, quote=False)}"
+        return self.out.paint(title, "1") + f"\n    {'':{WORD_WIDTH}}  {'  '.join(section.schema.names)}\n"
+
+    def _word(self, verdict: str) -> str:
+        if self._options.verify:
+            return VERIFY_WORDS[verdict]
+        return "would insert" if verdict == INSERTED and self._options.dry_run else verdict
+
+    def _lines(self, section: Section, entries: Iterable[Entry]) -> str:
+        """Return a line per record and one per problem, the cells in columns."""
+        shown = [(entry, [printable(cell, quote=False) for cell in entry.cells]) for entry in entries]
+        widths = [min(max(map(len, column)), 40) for column in itertools.zip_longest(*(cells for _, cells in shown), fillvalue="")]
+        lines = []
+        for entry, cells in shown:
+            mark = self.out.paint(f"{self.out.marks[entry.verdict]} {self._word(entry.verdict):{WORD_WIDTH}}", COLOURS[entry.verdict])
+            lines.append(f"  {mark}  {'  '.join(f'{cell:{width}}' for cell, width in zip(cells, widths)).rstrip()}\n")
+            place = section.origin.place(entry.place)
+            for problem in entry.problems:
+                field_name = f"{problem.field}: " if problem.field else ""
+                lines.append(f"      {place}: {field_name}{problem.wording} {self.out.paint(f'[{problem.code}]', '2')}\n")
+            if entry.verdict == FAILED:
+                lines.append(f"      {place}: {printable(entry.reason, 200, quote=False)}\n")
+        return "".join(lines)
+
+    def _left_out(self, section: Section) -> str:
+        """Return a line on the refused records that are not listed."""
+        bad = section.counts[REJECTED] + section.counts[FAILED]
+        if section.read <= LISTED_MAX or self._options.verbose or self._options.verify or bad <= REFUSED_LISTED_MAX:
+            return "\n"
+        return f"  … and {bad - REFUSED_LISTED_MAX:,} more that were not stored (-v lists everything)\n\n"
+
+    def _json_line(self, section: Section, entry: Entry) -> str:
+        problems = [{"field": each.field, "code": each.code, "message": each.message} for each in entry.problems]
+        line = {"model": section.schema.table, "source": section.origin.name, section.origin.unit: entry.place,
+                "id": id_of(entry),
+                "verdict": self._word(entry.verdict) if self._options.verify else entry.verdict, "problems": problems}
+        if entry.verdict == FAILED:
+            line["reason"] = entry.reason
+        return json_line({**line, "dry_run": True} if self._options.dry_run else line)
+
+    def summarize(self, exit_status: int, next_steps: Iterable[str]) -> None:
+        """Print the table of counts and what to do next, or the summary line of JSON."""
+        for section in list(self._order):           # those that an early end left open
+            self.close(section.schema)
+        self._progress.clear()
+        verdicts = (UNCHANGED, REJECTED) if self._options.verify else VERDICTS
+        if self._options.json:
+            summary = {table: {"database": section.schema.database, "read": section.read, **{
+                self._word(verdict) if self._options.verify else verdict: section.counts[verdict] for verdict in verdicts},
+                "seconds": round(section.seconds, 3)} for table, section in self._sections.items()}
+            line = {"summary": summary, "exit_status": exit_status}
+            self.out.write(json_line({**line, "dry_run": True} if self._options.dry_run else line), flush=True)
+            return
+        rows = [("database", "read", *map(self._word, verdicts), "seconds")]
+        rows += [(section.schema.database, f"{section.read:,}", *(f"{section.counts[verdict]:,}" for verdict in verdicts),
+                  f"{section.seconds:.2f}") for section in self._sections.values()]
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        for number, row in enumerate(rows):
+            line = "  ".join(f"{cell:>{width}}" if place else f"{cell:{width}}" for place, (cell, width) in enumerate(zip(row, widths)))
+            self.out.write((self.out.paint(line, "1") if number == 0 else line) + "\n")
+        self.out.write("" if self._options.quiet else "".join(f"\n{step}\n" for step in next_steps), flush=True)
+
+    def progress(self, sources: Sequence[Source | Sample]) -> None:
+        """Show how far the load is, where somebody looks."""
+        if self._progress.is_due():
+            self._progress.show([(section.schema.database, section.read, sum(
+                section.counts[verdict] for verdict in (REJECTED, FAILED)), source.done_bytes, source.total_bytes)
+                for section, source in zip(self._sections.values(), sources)])
+
+    def total(self, verdict: str) -> int:
+        """Return how many records have a verdict so far."""
+        return sum(section.counts[verdict] for section in self._sections.values())
+
+
+def json_line(value: object) -> str:
+    """Return a value as a line of ASCII without any control character."""
+    return json.dumps(value, separators=(",", ":")).replace("\x7f", "\\u007f") + "\n"
+
+
+def id_of(entry: Entry) -> int | str | None:
+    """Return the id of a record as far as it has one: a number where it is one, else its text, cut."""
+    value = entry.cells[0] if len(entry.cells) > 1 else None
+    number, code = RULES[Kind.ID].judge(value)
+    return number if not code else None if value is None else printable(value, quote=False)
+
+
+class Rejects:
+    """The refused records in their inputs' own formats, and `errors.jsonl` with a line per problem.
+
+    Raises OSError when made if the folder cannot be written, ValueError if a file in it is one of the inputs.
+    """
+
+    def __init__(self, directory: str, sources: Sequence[Source | Sample]) -> None:
+        self.counts: dict[str, int] = {}
+        self.error: str | None = None
+        self._sources = {source.schema.table: source for source in sources}
+        self.paths = {table: os.path.join(directory, f"{table}.{source.format}") for table, source in self._sources.items()}
+        self._stack = contextlib.ExitStack()
+        os.makedirs(directory, exist_ok=True)
+        inputs = {source.identity for source in sources}
+        for path in (*self.paths.values(), os.path.join(directory, "errors.jsonl")):
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(path)
+                if (status.st_dev, status.st_ino) in inputs:
+                    raise ValueError(f"{printable(path)} is an input of this load; name another folder for --rejects")
+        self._files = {table: self._stack.enter_context(open(path, "wb")) for table, path in self.paths.items()}
+        self._errors = self._stack.enter_context(open(os.path.join(directory, "errors.jsonl"), "wb"))
+        for table, source in self._sources.items():
+            self._write(table, source.bom + source.encode("[\n" if source.format == "json" else _line(source.header)))
+
+    def add(self, entries: Iterator[Entry], batch: Batch) -> None:
+        """Add the rejected ones of a batch's records."""
+        table, source = batch.schema.table, self._sources[batch.schema.table]
+        raws = dict(zip(batch.places, batch.raws))
+        raws.update((place, raw) for place, raw, _ in batch.malformed)
+        for entry in entries:
+            if entry.verdict != REJECTED:
+                continue
+            count = self.counts[table] = self.counts.get(table, 0) + 1
+            raw = raws[entry.place]
+            self._write(table, source.encode((",\n" if count > 1 else "") + raw if source.format == "json" else _line(raw)))
+            for problem in entry.problems:
+                line = {"model": table, "source": source.origin.name, source.origin.unit: entry.place, "id": id_of(entry),
+                        "field": problem.field, "code": problem.code, "message": problem.message}
+                self._write(None, json_line(line).encode())
+
+    def _write(self, table: str | None, text: bytes) -> None:
+        if self.error is None:
+            try:
+                (self._errors if table is None else self._files[table]).write(text)
+            except OSError as error:
+                self.error = f"cannot write the rejected records: {error.strerror}"
+
+    def close(self) -> None:
+        """Finish the files."""
+        for table, source in self._sources.items():
+            if source.format == "json":
+                self._write(table, source.encode("\n]\n"))
+        try:
+            self._stack.close()
+        except OSError as error:
+            self.error = f"cannot write the rejected records: {error.strerror}"
+
+
+def _line(text: str) -> str:
+    return text if not text or text.endswith(("\n", "\r")) else text + "\n"
+
+
+# --------------------------------------------------------------------------------------- Trace, log, progress
+
+TRACE_EVENTS_MAX = 200_000          # some 30 MB; what comes after is counted and left out
+
+
+class Watch:
+    """Tells a log and a timeline what happens, from any thread; without either of them it does next to nothing.
+
+    The timeline is in the Chrome trace format: a process per database, a row per thread, complete events in µs.
+    """
+
+    def __init__(self, log_file: str | None = None, trace_file: str | None = None) -> None:
+        """Raises OSError if a file cannot be written."""
+        self.active = bool(log_file or trace_file)
+        self._log = open_log(log_file) if log_file else None
+        self._trace = open(trace_file, "w", encoding="utf-8") if trace_file else None
+        self._events: list[dict] = []
+        self._left_out = 0
+        self._begin = time.perf_counter()
+        self._processes: dict[str, int] = {}
+        self._threads: dict[tuple[str, str], int] = {}
+        self._numbers = itertools.count(1)
+        self._durable: dict[tuple[str, int | None], tuple[float, str, str]] = {}
+
+    def span(self, name: str, database: str, **details: object) -> contextlib.AbstractContextManager:
+        """Return a context whose begin, end and duration are told; it yields the details, None when nobody listens."""
+        return self._span(name, database, details) if self.active else NOTHING
+
+    @contextlib.contextmanager
+    def _span(self, name: str, database: str, details: dict[str, object]) -> Iterator[dict[str, object]]:
+        begin = self._now()
+        self._tell(database, f"{name} begins", details)
+        try:
+            yield details
+        finally:
+            duration = self._now() - begin
+            self._tell(database, f"{name} ends", {**details, "ms": round(duration / 1000, 3)})
+            self._add("X", name, database, begin, dur=round(duration, 1), args=details)
+
+    def note(self, event: str, database: str, **details: object) -> None:
+        """Tell of something that has no duration."""
+        if self.active:
+            self._tell(database, event, details)
+            self._add("i", event, database, self._now(), s="t", args=details)
+
+    def count(self, database: str, waiting: int) -> None:
+        """Tell how many batches wait for a database's worker."""
+        if self._trace:
+            self._add("C", "waiting", database, self._now(), args={"batches": waiting})
+
+    def durable(self, batches: Sequence[Batch]) -> None:
+        """Remember when single records became durable, for the arrows to those that waited for them."""
+        if self._trace:
+            for batch in batches:
+                if batch.size == len(batch.places) == 1 and len(self._durable) < TRACE_EVENTS_MAX:
+                    self._durable[batch.schema.table, batch.columns[0][0]] = (self._now(), batch.schema.database, batch.name)
+
+    def arrows(self, table: str, ids: Iterable[int], batch: Batch) -> None:
+        """Draw an arrow from each of the records waited for to the batch that waited."""
+        for id_ in ids if self._trace else ():
+            if (table, id_) in self._durable:
+                moment, database, name = self._durable[table, id_]
+                number = next(self._numbers)
+                self._add("s", "refers to", database, moment, thread=name, cat="reference", id=number)
+                self._add("f", "refers to", batch.schema.database, self._now(), cat="reference", id=number, bp="e")
+
+    def verdicts(self, batch: Batch) -> None:
+        """Log the verdict on every record of a batch, one line each: search for `users id=8 `."""
+        if not self._log:
+            return
+        for entry in entries_of(batch, everything=True):
+            reasons = "; ".join(f"{problem.message} [{problem.code}]" for problem in entry.problems) or entry.reason or ""
+            self._log.log(20 if reasons else 10, "%s id=%s %s %s%s", batch.schema.table, id_of(entry),
+                          batch.origin.place(entry.place), entry.verdict, reasons and f": {reasons}",
+                          extra={"database": batch.schema.database})
+
+    def _now(self) -> float:
+        return round((time.perf_counter() - self._begin) * 1e6, 1)
+
+    def _tell(self, database: str, event: str, details: Mapping[str, object]) -> None:
+        if self._log:
+            words = " ".join(f"{key}={printable(value, 200, quote=False)}" for key, value in details.items())
+            self._log.debug("%s%s", event, words and f" {words}", extra={"database": database})
+
+    def _add(self, kind: str, name: str, database: str, moment: float, thread: str | None = None, **more: object) -> None:
+        if not self._trace:
+            return
+        if len(self._events) >= TRACE_EVENTS_MAX:
+            self._left_out += 1
+            return
+        thread = thread or threading.current_thread().name
+        process = self._processes.get(database) or self._processes.setdefault(database, next(self._numbers))
+        row = self._threads.get((database, thread)) or self._threads.setdefault((database, thread), next(self._numbers))
+        self._events.append({"ph": kind, "name": name, "ts": moment, "pid": process, "tid": row, **more})
+
+    def close(self) -> str | None:
+        """Write the timeline and close the files; return what there is to say about it."""
+        if self._log:
+            for handler in self._log.handlers:
+                handler.close()
+        if not self._trace:
+            return None
+        names = [("process_name", process, 0, database) for database, process in self._processes.items()]
+        names += [("thread_name", self._processes[database], row, thread) for (database, thread), row in self._threads.items()]
+        events = [{"ph": "M", "name": kind, "pid": process, "tid": row, "args": {"name": name}} for kind, process, row, name in names]
+        try:
+            with self._trace:
+                text = ",\n".join(json.dumps(event) for event in itertools.chain(events, self._events))
+                self._trace.write(f'{{"displayTimeUnit":"ms","traceEvents":[\n{text}\n]}}\n')
+        except OSError as error:
+            return f"cannot write the timeline: {error.strerror}"
+        return f"the timeline leaves out {self._left_out:,} events after the first {TRACE_EVENTS_MAX:,}" if self._left_out else None
+
+
+NOTHING = contextlib.nullcontext()
+
+
+def open_log(path: str) -> logging.Logger:
+    """Return a logger to a file, `-` for standard error: time (RFC 3339, UTC), level, thread, database, event."""
+    import logging                          # only here: it takes a tenth of the start
+    logger = logging.Logger("distributed_inserts")
+    handler = logging.StreamHandler() if path == "-" else logging.FileHandler(path, "w", encoding="utf-8", errors="backslashreplace")
+    form = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(threadName)s %(database)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    form.converter = time.gmtime
+    handler.setFormatter(form)
+    logger.addHandler(handler)
+    logging.raiseExceptions = False         # a full disk must not print a traceback per line
+    return logger
+
+
+class Progress:
+    """A line on standard error, redrawn in place: only on a terminal, at most every PROGRESS_S."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._stream = sys.stderr if sys.stderr and sys.stderr.isatty() and not quiet and os.environ.get("TERM") != "dumb" else None
+        self._begin = self._last = time.monotonic()
+        self._drawn = False
+
+    def is_due(self) -> bool:
+        """Return whether it is time to draw."""
+        return self._stream is not None and time.monotonic() - self._last >= PROGRESS_S
+
+    def show(self, parts: Sequence[tuple[str, int, int, int, int | None]]) -> None:
+        """Draw (database, records, refused, bytes done, bytes in all if known) of every database."""
+        self._last = time.monotonic()
+        elapsed = self._last - self._begin
+        records, done = sum(part[1] for part in parts), sum(part[3] for part in parts)
+        text = "  ".join(f"{database} {count:,}" + (f" ({refused:,} refused)" if refused else "") for database, count, refused, *_ in parts)
+        if None not in [part[4] for part in parts] and (total := sum(part[4] for part in parts)):
+            share = min(done / total, 1)
+            filled = round(share * 20)
+            left = elapsed / share - elapsed if share else 0
+            text = f"{'█' * filled}{'░' * (20 - filled)} {share:4.0%} of {total / 1e6:.1f} MB  {left:.0f} s left  {text}"
+        else:
+            text = f"{done / 1e6:.1f} MB  {text}"
+        self._draw(f"{text}  {records / max(elapsed, 1e-9):,.0f}/s")
+
+    def clear(self) -> None:
+        """Take the line away before something else is printed."""
+        if self._drawn:
+            self._draw("")
+
+    def _draw(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            width = os.get_terminal_size(self._stream.fileno()).columns
+            encoding = getattr(self._stream, "encoding", None) or "ascii"
+            self._stream.write("\r\x1b[K" + text[:width - 1].encode(encoding, "replace").decode(encoding))
+            self._stream.flush()
+        self._drawn = bool(text)
+
+
+# ------------------------------------------------------------------------------------------------- The sample
+
+SAMPLE: dict[str, str] = {
+    "users": """
+        1,Alice,alice@example.com
+        2,Bob,bob@example.com
+        3,Charlie,charlie@example.com
+        4,David,david@example.com
+        5,Eve,eve@example.com
+        6,Frank,frank@example.com
+        7,Grace,grace@example.com
+        8,Alice,alice@example.com
+        9,Henry,henry@example.com
+        10,,jane@example.com""",
+    "products": """
+        1,Laptop,1000.00
+        2,Smartphone,700.00
+        3,Headphones,150.00
+        4,Monitor,300.00
+        5,Keyboard,50.00
+        6,Mouse,30.00
+        7,Laptop,1000.00
+        8,Smartwatch,250.00
+        9,Gaming Chair,500.00
+        10,Earbuds,-50.00""",
+    "orders": """
+        1,1,1,2
+        2,2,2,1
+        3,3,3,5
+        4,4,4,1
+        5,5,5,3
+        6,6,6,4
+        7,7,7,2
+        8,8,8,0
+        9,9,1,-1
+        10,10,11,2""",
+}
+
+
+class Sample:
+    """The built-in records of one schema, in the shape of a Source."""
+
+    format, encoding, bom = "csv", "utf-8", b""
+    identity, done_bytes, total_bytes = None, 0, None
+    extra: Sequence[str] = ()
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema, self.origin = schema, Origin("sample")
+        self.header = ",".join(schema.names)
+        self.width, self.picks = len(schema.names), range(len(schema.names))
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield all of it."""
+        lines = [line.strip() for line in SAMPLE[self.schema.table].strip().splitlines()]
+        yield Block(range(1, len(lines) + 1), lines, list(csv.reader(lines)))
+
+    def encode(self, text: str) -> bytes:
+        """Return text as bytes."""
+        return text.encode()
+
+    def close(self) -> None:
+        """Do nothing: there is no file."""
+
+
+# --------------------------------------------------------------------------------------------------- Verifying
+# In the main thread alone, through connections that cannot write.
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The stored records of a schema, as the report knows an input."""
+
+    schema: Schema
+
+    @property
+    def origin(self) -> Origin:
+        """The database, whose records are found by their ids."""
+        return Origin(self.schema.database, "id")
+
+
+def verify(schemas: Sequence[Schema], directory: str, patience: Patience, report: Report) -> list[str]:
+    """Check every stored record as if it were read from a file; report what breaks a rule, return what failed."""
+    failures = []
+    with contextlib.ExitStack() as stack:
+        tables: dict[str, Table | None] = {}
+        for schema in schemas:
+            try:
+                table = tables[schema.table] = Table.for_reading(schema, directory, patience)
+                if table is not None:
+                    stack.enter_context(table)
+                    for batch in _stored_batches(schema, table, tables):
+                        report.add(batch)
+            except STORAGE_ERRORS as error:
+                failures.append(f"{schema.database}: {printable(str(error), 200, quote=False)}")
+            report.close(schema)
+    return failures
+
+
+def _stored_batches(schema: Schema, table: Table, parents: Mapping[str, Table | None]) -> Iterator[Batch]:
+    """Yield all stored records with their problems; those with none have the verdict `unchanged`."""
+    holders: dict[int, dict[int, int]] = {position: {} for position, _ in schema.unique}
+    for rows in table.scan(BATCH_RECORDS):
+        # A number is judged by its text: by the column in one go, as in a file.
+        texts = [[repr(cell) if type(cell) in (int, float) else cell for cell in column] for column in zip(*rows)]
+        batch = Batch(schema, Stored(schema).origin, 0, [row[0] for row in rows], (), list(map(list, zip(*texts))))
+        validate_batch(batch, len(texts), range(len(texts)))
+        for position, column in schema.unique:
+            for row, key in enumerate(batch.keys[position]):
+                holder = holders[position].setdefault(hash(key), batch.places[row]) if key else batch.places[row]
+                if holder != batch.places[row]:
+                    batch.problems.setdefault(row, []).append(
+                        Problem(column.name, "not_unique", batch.columns[position][row], f"{schema.record} {holder}"))
+        for position, column in schema.references:
+            values, parent = batch.columns[position], parents.get(column.references)
+            ids = {value for value in values if value is not None}
+            for row in _positions(values, ids - (parent.find_ids(ids) if parent else set())):
+                batch.problems.setdefault(row, []).append(
+                    Problem(column.name, "no_such_reference", values[row], f"{column.references}.db"))
+        batch.unchanged = set(range(len(rows))) - batch.problems.keys()
+        yield batch
+
+
+# ------------------------------------------------------------------------------------------------ Command line
+
+EXIT_STATUSES = """\
+exit status:
+  0        every record is stored (the sample's refusals do not count)
+  1        some records were rejected, or --verify found a broken rule
+  2        wrong usage or unreadable input; nothing was written
+  3        a database failed: some records have the verdict failed
+  130, 143 interrupted by Ctrl-C or SIGTERM; what was reported as stored is stored"""
+EXAMPLES = """\
+examples:
+  %(prog)s                                  insert the built-in sample into the current folder
+  %(prog)s --users users.csv --products products.csv --orders orders.csv --rejects refused
+  %(prog)s --orders refused/orders.csv      load the mended ones
+  %(prog)s --users users.csv --dry-run      say what would happen, write nothing
+  %(prog)s --verify --db-dir databases      check what is stored
+"""
+
+
+class Interrupts:
+    """SIGINT and SIGTERM while a load runs: the first one ends the reading, a second one the process."""
+
+    def __init__(self, patience: Patience) -> None:
+        self.patience = patience
+        self.number: int | None = None
+        self._is_reading = False
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def allowed(self) -> Iterator[None]:
+        """Let the first signal raise KeyboardInterrupt in here, where the main thread may wait for input for ever."""
+        self._is_reading = True
+        try:
+            if self.number is not None:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._is_reading = False
+
+    def _receive(self, number: int, frame: object) -> None:
+        if self.number is not None:
+            os._exit(128 + number)
+        self.number = number
+        self.patience.hurry = True
+        if self._is_reading:
+            raise KeyboardInterrupt
+
+
+def _whole(text: str, lowest: int, highest: int) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not lowest <= int(text) <= highest:
+        raise argparse.ArgumentTypeError(f"{printable(text)} is not a whole number from {lowest} to {highest}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    if not NUMBER.fullmatch(text) or not 0 <= float(text) <= 1e6:
+        raise argparse.ArgumentTypeError(f"{printable(text)} is not a number of seconds")
+    return float(text)
+
+
+def build_parser(schemas: Sequence[Schema]) -> argparse.ArgumentParser:
+    """Return the parser of the command line; each schema has the flag that names its input file."""
+    models = "\n".join(f"  {schema.table:10} {schema.database:13} {', '.join(schema.names)}" for schema in schemas)
+    parser = argparse.ArgumentParser(
+        description="Insert records of several kinds into several SQLite databases at once, with every check made by this"
+                    " program, and tell what became of every record. Without a file: the built-in sample.",
+        epilog=f"models:\n{models}\n\n{EXAMPLES}\n{EXIT_STATUSES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    for schema in schemas:
+        parser.add_argument(f"--{schema.table}", metavar="FILE", help=f"{schema.table} to load: .csv, .tsv, .json (an array)"
+                            " or .jsonl by its suffix, - for standard input")
+    add = parser.add_argument
+    add("--input-format", choices=("csv", "tsv", "json", "jsonl"), help="of all files, whatever their suffixes (of -: csv)")
+    add("--db-dir", metavar="DIR", default=".", help="where the databases live (default: the current folder; made if missing)")
+    add("-n", "--dry-run", action="store_true", help="check everything, write nothing into the databases")
+    add("--verify", action="store_true", help="check the stored records: every rule, uniqueness, every reference")
+    add("--rejects", metavar="DIR", help="write the refused records there, ready to be mended and loaded, and errors.jsonl")
+    add("--max-errors", metavar="N", type=lambda text: _whole(text, 0, 10**9 - 1),
+        help="stop reading once more than N records were refused")
+    add("--batch-size", metavar="N", type=lambda text: _whole(text, 1, IN_FLIGHT_MAX), help="records that a thread carries"
+        f" (default: 1 for up to {SINGLE_MAX:,} records of a model, {BATCH_RECORDS:,} above)")
+    add("--busy-timeout", metavar="SECONDS", type=_seconds, default=30.0, help="how long to wait for a locked database (default: 30)")
+    add("--json", action="store_true", help="JSON Lines: a line per record and a summary line; with -q the summary alone")
+    volume = parser.add_mutually_exclusive_group()
+    volume.add_argument("-v", "--verbose", action="store_true", help="list every record, however many")
+    volume.add_argument("-q", "--quiet", action="store_true", help="print the summary only")
+    add("--log-file", metavar="FILE", help="write a detailed log, - for standard error")
+    add("--trace", metavar="FILE", help="write a timeline of all threads and transactions, to be opened in Perfetto")
+    add("--version", action="version",
+        version=f"%(prog)s {__version__} (Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version})")
+    return parser
+
+
+def open_sources(schemas: Sequence[Schema], options: argparse.Namespace, stack: contextlib.ExitStack) -> list[Source | Sample]:
+    """Return the inputs that the options name, opened, or the sample; raises OSError or ValueError."""
+    paths = [(schema, getattr(options, schema.table)) for schema in schemas]
+    if [path for _, path in paths].count("-") > 1:
+        raise ValueError("standard input can be only one of the files")
+    sources: list[Source | Sample] = [stack.enter_context(contextlib.closing(Source(schema, path, options.input_format)))
+                                      for schema, path in paths if path is not None]
+    return sources or [Sample(schema) for schema in schemas if schema.table in SAMPLE]
+
+
+def next_steps(options: argparse.Namespace, report: Report, rejects: Rejects | None, loader: Loader, is_sample: bool) -> Iterator[str]:
+    """Yield what the user may want to do now, a sentence each."""
+    program = "python distributed_inserts.py"
+    failed, rejected = report.total(FAILED), report.total(REJECTED)
+    if loader.cut:
+        yield f"Not everything was read: {loader.cut}. Run the same load again: what is stored is found unchanged."
+    elif failed:
+        yield f"{failed:,} records are in doubt. Mend the cause and run the same load again: what is stored is found unchanged."
+    if options.dry_run:
+        yield "Nothing was written: this was a dry run."
+    elif is_sample:
+        yield (f"This was the built-in sample; its refusals show the checks. Load your own files: {program} --users users.csv"
+               " --products products.csv --orders orders.csv")
+    if rejected and rejects:
+        mended = " ".join(f"--{table} {printable(rejects.paths[table], 200, quote=False)}" for table in rejects.counts)
+        yield (f"The {rejected:,} refused records are in {printable(options.rejects, 200, quote=False)}, with the reasons in errors.jsonl."
+               f" Mend them, then: {program} {mended}")
+    elif rejected and not is_sample:
+        yield "To get the refused records back in files to mend and load, run it again with --rejects DIR."
+
+
+def _complain(*messages: str | None) -> None:
+    for message in filter(None, messages):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write(f"distributed_inserts: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status; see EXIT_STATUSES."""
+    check_schemas(SCHEMAS)
+    parser = build_parser(SCHEMAS)
+    options = parser.parse_args(argv)
+    if options.verify and (options.dry_run or options.rejects or any(getattr(options, schema.table) for schema in SCHEMAS)):
+        parser.error("--verify looks at what is stored: it takes no files, no --dry-run and no --rejects")
+    collecting = gc.isenabled()
+    gc.disable()        # millions of tuples and hardly a cycle: the collector would only cost
+    try:
+        with contextlib.ExitStack() as stack:
+            return _verify(options) if options.verify else _load(options, stack)
+    except (OSError, ValueError) as error:
+        name = f"{printable(error.filename, 200, quote=False)}: " if getattr(error, "filename", None) else ""
+        _complain(f"{name}{getattr(error, 'strerror', None) or error}")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:              # a broken program; the records reported so far are as reported
+        _complain(f"internal error: {type(error).__name__}: {printable(str(error), 200, quote=False)}")
+        return 3
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _load(options: argparse.Namespace, stack: contextlib.ExitStack) -> int:
+    sources = open_sources(SCHEMAS, options, stack)
+    rejects = Rejects(options.rejects, sources) if options.rejects else None
+    watch = Watch(options.log_file, options.trace)
+    if not options.dry_run:
+        os.makedirs(options.db_dir, exist_ok=True)
+    out = Output(sys.stdout)
+    report = Report(sources, options, out, rejects, Progress(options.quiet))
+    with Interrupts(Patience(options.busy_timeout, watch)) as interrupts:
+        loader = Loader(SCHEMAS, sources, options, report, watch, interrupts)
+        loader.run()
+        if rejects:
+            rejects.close()
+        is_sample = isinstance(sources[0], Sample)
+        status = 1 if report.refused and not is_sample else 0
+        if loader.failures or report.total(FAILED) or out.error or rejects and rejects.error:
+            status = 3
+        status = 2 if loader.unreadable else 128 + interrupts.number if interrupts.number else status
+        report.summarize(status, next_steps(options, report, rejects, loader, is_sample))
+    if out.closed:
+        return status if loader.cut is None else 128 + 13       # as if SIGPIPE had ended it
+    for source in sources:
+        if source.extra:
+            names = ", ".join(printable(name) for name in source.extra[:20])
+            _complain(f"{printable(source.origin.name, quote=False)}: ignored what is no field of {source.schema.table}: {names}")
+    _complain(*loader.failures, loader.unreadable, out.error, rejects and rejects.error, watch.close())
+    return 3 if out.error else status
+
+
+def _verify(options: argparse.Namespace) -> int:
+    if not any(os.path.exists(os.path.join(options.db_dir, schema.database)) for schema in SCHEMAS):
+        raise ValueError(f"{printable(options.db_dir, 200)}: none of the databases is there")
+    out = Output(sys.stdout)
+    stored = [Stored(schema) for schema in SCHEMAS]
+    report = Report(stored, options, out, None, Progress(options.quiet))
+    failures = verify(SCHEMAS, options.db_dir, Patience(options.busy_timeout, Watch(options.log_file)), report)
+    status = 3 if failures or out.error else 1 if report.refused else 0
+    report.summarize(status, ())
+    _complain(*failures, out.error)
+    return status
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
