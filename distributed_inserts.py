@@ -277,14 +277,15 @@ def printable(value: object, limit: int = 60, quote: bool = True) -> str:
 
 
 # ------------------------------------------------------------------------------------------------- Validation
-# Pure functions.  A rule serves a column, and so one value as a column of one: its `convert` judges a whole column
-# with a handful of C calls and returns None if any value is not plainly right.  `check_column` then halves the
-# column until the odd values stand alone, and `judge` says of each what is wrong with it.
+# Pure functions.  A rule serves a whole column, and so one value as a column of one: its `convert` turns a column into
+# the values to store with a handful of C calls and points at the odd ones, of which `judge` says what is wrong.
 
 WHOLE_MAX = 2**63 - 1               # SQLite's largest integer
 EMAIL_MAX = 254                     # RFC 5321, 4.5.3.1.3, without the angle brackets
 INTEGER = re.compile(r"-?[0-9]+")
+PLAIN_INTEGER = re.compile(r"[0-9]{1,18}")
 NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+PLAIN_TEXT = re.compile(r"[!-~][ -~]*")
 UNSTORABLE = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 # White space, U+2800 and the code points that Unicode lists as Default_Ignorable_Code_Point.
 SHOWS_NOTHING = re.compile(
@@ -293,7 +294,7 @@ SHOWS_NOTHING = re.compile(
 # The pattern of the HTML standard ("valid e-mail address"), without its stray dots and with RFC 6531's characters.
 _ATOM = r"[a-zA-Z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+"
 _ALNUM = r"a-zA-Z0-9\x80-\U0010ffff"
-_LABEL = rf"[{_ALNUM}](?:[{_ALNUM}-]{{0,61}}[{_ALNUM}])?"
+_LABEL = rf"(?!-)[{_ALNUM}-]{{1,63}}(?<!-)"
 EMAIL = re.compile(rf"(?=[^@]{{1,64}}@){_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}\.)+(?!\d+\Z){_LABEL}")
 
 
@@ -318,15 +319,30 @@ def _judge_numeral(value: object, pattern: re.Pattern[str], code: str) -> tuple[
     return text, None if pattern.fullmatch(text) else code
 
 
-def _convert_whole(values: Sequence[object], lowest: int) -> list[int] | None:
+def _as_texts(values: Sequence[object]) -> tuple[Sequence[str], str]:
+    """Return the values with "" for those that are no text, and all of them joined."""
     try:
-        if all(map(str.isdigit, values)) and "".join(values).isascii():
-            numbers = list(map(int, values))
-            if lowest <= min(numbers) and max(numbers) <= WHOLE_MAX:
-                return numbers
-    except (TypeError, ValueError):     # a value that is no text, or one with more digits than int() takes
-        pass
-    return None
+        return values, "".join(values)
+    except TypeError:
+        texts = [value if isinstance(value, str) else "" for value in values]
+        return texts, "".join(texts)
+
+
+def _convert_whole(values: Sequence[object], lowest: int) -> tuple[list, Sequence[int]]:
+    (texts, joined), odd = _as_texts(values), []
+    try:
+        if not (joined.isdigit() and joined.isascii()):
+            raise ValueError
+        numbers = list(map(int, texts))
+    except ValueError:                      # a sign, a letter, "", or more digits than int() takes
+        odd = [position for position, text in enumerate(texts) if not PLAIN_INTEGER.fullmatch(text)]
+        texts = list(texts)
+        for position in odd:
+            texts[position] = "1"
+        numbers = list(map(int, texts))
+    if min(numbers) < lowest or max(numbers) > WHOLE_MAX:
+        odd += [position for position, number in enumerate(numbers) if not lowest <= number <= WHOLE_MAX]
+    return numbers, odd
 
 
 def _judge_whole(value: object, lowest: int) -> tuple[int | None, str | None]:
@@ -341,14 +357,11 @@ def _judge_whole(value: object, lowest: int) -> tuple[int | None, str | None]:
     return (number, None) if number <= WHOLE_MAX else (None, "out_of_range")
 
 
-def _convert_price(values: Sequence[object]) -> list[float] | None:
-    try:
-        if all(map(NUMBER.fullmatch, values)):
-            numbers = list(map(float, values))
-            return numbers if 0 < min(numbers) and max(numbers) < float("inf") else None
-    except TypeError:                   # a value that is no text
-        pass
-    return None
+def _convert_price(values: Sequence[object]) -> tuple[list, Sequence[int]]:
+    numbers = [float(text) if NUMBER.fullmatch(text) else 0.0 for text in _as_texts(values)[0]]
+    if 0 < min(numbers) and max(numbers) < float("inf"):
+        return numbers, ()
+    return numbers, [position for position, number in enumerate(numbers) if not 0 < number < float("inf")]
 
 
 def _judge_price(value: object) -> tuple[float | None, str | None]:
@@ -362,16 +375,15 @@ def _judge_price(value: object) -> tuple[float | None, str | None]:
     return (number, None) if 0 < number < float("inf") else (None, "out_of_range")
 
 
-def _convert_text(values: Sequence[object]) -> list[str] | None:
-    if set(map(type, values)) != {str}:
-        return None
-    texts = list(map(str.strip, values))
+def _convert_text(values: Sequence[object]) -> tuple[list, Sequence[int]]:
+    texts = list(map(str.strip, _as_texts(values)[0]))
     joined = "".join(texts)
-    if "" in texts:
-        return None
-    if joined.isascii():
-        return texts if joined.isprintable() else None
-    return None if UNSTORABLE.search(joined) or any(map(SHOWS_NOTHING.fullmatch, texts)) else texts
+    if set(map(type, values)) == {str} and "" not in texts:
+        if joined.isprintable() if joined.isascii() else not (
+                UNSTORABLE.search(joined) or any(map(SHOWS_NOTHING.fullmatch, texts))):
+            return texts, ()
+    return texts, [position for position, text in enumerate(texts)
+                   if type(values[position]) is not str or not PLAIN_TEXT.fullmatch(text)]
 
 
 def _judge_text(value: object) -> tuple[str | None, str | None]:
@@ -385,25 +397,34 @@ def _judge_text(value: object) -> tuple[str | None, str | None]:
     return (None, "blank") if SHOWS_NOTHING.fullmatch(text) else (text, None)
 
 
-def _convert_email(values: Sequence[object]) -> list[str] | None:
-    texts = _convert_text(values)
-    if texts is None or max(map(len, texts)) > EMAIL_MAX or not all(map(EMAIL.fullmatch, texts)):
-        return None
-    # Letters, their marks and digits of any script, but no symbols: `\x80-\U0010ffff` above is wider than that.
-    others = {character for character in set("".join(texts)) if not character.isascii()}
-    return None if any(unicodedata.category(character)[0] not in "LMN" for character in others) else texts
+def _convert_email(values: Sequence[object]) -> tuple[list, Sequence[int]]:
+    texts, odd = _convert_text(values)
+    wrong = set(itertools.filterfalse(EMAIL.fullmatch, texts))
+    if max(map(len, texts)) > EMAIL_MAX or not "".join(texts).isascii():
+        wrong.update(text for text in texts if len(text) > EMAIL_MAX or not text.isascii())
+    return texts, [position for position, text in enumerate(texts) if text in wrong] if wrong or odd else ()
 
 
 def _judge_email(value: object) -> tuple[str | None, str | None]:
     text, code = _judge_text(value)
-    return (text, code) if code or _convert_email([text]) else (None, "not_email")
+    if code:
+        return None, code
+    # Letters, their marks and digits of any script, but no symbols: the pattern's range is wider than that.
+    symbols = [character for character in text if not character.isascii() and unicodedata.category(character)[0] not in "LMN"]
+    if symbols or len(text) > EMAIL_MAX or not EMAIL.fullmatch(text):
+        return None, "not_email"
+    return text, None
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a kind of field has to be: `convert` a column that is plainly right, `judge` one value."""
+    """What a kind of field has to be.
 
-    convert: Callable[[Sequence[object]], list | None]
+    `convert` returns a column's values to store and the positions of the odd ones, `judge` the value to store and None
+    or the code of a problem.
+    """
+
+    convert: Callable[[Sequence[object]], tuple[list, Sequence[int]]]
     judge: Callable[[object], tuple[object, str | None]]
 
 
@@ -421,17 +442,13 @@ RULES: dict[Kind, Rule] = {
 def check_column(column: Field, values: Sequence[object]) -> tuple[list, dict[int, Problem]]:
     """Return the values to store, None where one is refused, and the problems by position."""
     rule = RULES[column.kind]
-    converted = rule.convert(values) if values else []
-    if converted is not None:
-        return converted, {}
-    if len(values) == 1:
-        value, code = rule.judge(values[0])
-        return [value], {0: Problem(column.name, code, values[0])} if code else {}
-    half = len(values) // 2
-    left, problems = check_column(column, values[:half])
-    right, more = check_column(column, values[half:])
-    problems.update((half + position, problem) for position, problem in more.items())
-    return left + right, problems
+    converted, odd = rule.convert(values) if values else ([], ())
+    problems = {}
+    for position in odd:
+        converted[position], code = rule.judge(values[position])
+        if code:
+            problems[position] = Problem(column.name, code, values[position])
+    return converted, problems
 
 
 def check_columns(schema: Schema, columns: Sequence[Sequence[object]]) -> tuple[list[list], dict[int, list[Problem]]]:
@@ -507,7 +524,7 @@ def validate_batch(batch: Batch, width: int, picks: Sequence[int]) -> None:
 # become blocks of records; what cannot be read as a record is a Problem in its row's place, and the rest goes on.
 
 CHUNK_BYTES = 1 << 18
-BLOCK_RECORDS = 1000
+BATCH_RECORDS = 8000                # records that a thread carries of a longer input: each batch costs some 20 thread switches
 LINE_MAX = 1 << 20                  # characters in a line or a JSON element; what is longer is refused, not kept
 BINARY_SHARE = 0.05                 # control characters in the first chunk above which a file is no text
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -580,15 +597,15 @@ class Source:
         self._file.close()
 
     def blocks(self) -> Iterator[Block]:
-        """Yield all records in order, some BLOCK_RECORDS at a time."""
+        """Yield all records in order, some BATCH_RECORDS at a time."""
         if self.format == "json":
             elements = enumerate(self._array.elements(), start=1)
             while part := [(number, raw, self._row(value, error))
-                           for number, (raw, value, error) in itertools.islice(elements, BLOCK_RECORDS)]:
+                           for number, (raw, value, error) in itertools.islice(elements, BATCH_RECORDS)]:
                 yield Block(*map(list, zip(*part)))
             return
         parse = self._parse_json_lines if self.format == "jsonl" else self._parse_csv
-        number, lines, fresh = self._lines.number, [], BLOCK_RECORDS
+        number, lines, fresh = self._lines.number, [], BATCH_RECORDS
         while True:
             taken = self._lines.take(fresh)
             lines += taken
@@ -597,7 +614,7 @@ class Source:
             block, kept = parse(lines, number, at_end=not taken)
             number += len(lines) - len(kept)
             # A record that goes on beyond these lines waits for twice as many: parsing it again stays linear.
-            lines, fresh = kept, max(BLOCK_RECORDS, len(kept))
+            lines, fresh = kept, max(BATCH_RECORDS, len(kept))
             if len(block):
                 yield block
 
@@ -672,8 +689,10 @@ class Source:
             rows, error, used = _parse_strictly(lines[start:] if start else lines, self._delimiter)
             begins = _first_lines(rows, start, used - (error is not None))
             at_last_line = start + used == len(lines)
-            start = begins.pop()
-            parts.append(Block([number + begin for begin in begins], _texts(lines, begins, start), rows))
+            begins, start = begins[:-1], begins[-1]
+            places = range(number + start - used, number + start) if type(begins) is range and error is None else [
+                number + begin for begin in begins]
+            parts.append(Block(places, _texts(lines, begins, start), rows))
             if error is not None:
                 goes_on = at_last_line and not at_end and "end of data" in str(error)
                 if goes_on and sum(map(len, lines[start:])) < LINE_MAX:
@@ -719,18 +738,18 @@ def _parse_strictly(lines: list[str], delimiter: str) -> tuple[list[list[str]], 
     return rows, None, reader.line_num
 
 
-def _first_lines(rows: list[list[str]], start: int, used: int) -> list[int]:
+def _first_lines(rows: list[list[str]], start: int, used: int) -> Sequence[int]:
     """Return the index of each row's first line, and last that of the line below them all.
 
     `used` lines were read for the rows if each took one; else the line breaks in their cells are counted.
     """
     if used == len(rows):
-        return list(range(start, start + used + 1))
+        return range(start, start + used + 1)
     breaks = (sum(cell.count("\n") + cell.count("\r") - cell.count("\r\n") for cell in row) for row in rows)
     return list(itertools.accumulate((1 + count for count in breaks), initial=start))
 
 
-def _texts(lines: list[str], begins: list[int], end: int) -> list[str]:
+def _texts(lines: list[str], begins: Sequence[int], end: int) -> list[str]:
     """Return the text of every record that begins at these lines, up to the line `end`."""
     if not begins or end - begins[0] == len(begins):
         return lines[end - len(begins):end]
@@ -948,6 +967,13 @@ def _connect_for_reading(path: str) -> sqlite3.Connection:
     return _connect(uri, uri=True)
 
 
+@functools.lru_cache(maxsize=64)
+def _insert_statement(schema: Schema, count: int) -> str:
+    names = ", ".join(f'"{name}"' for name in schema.names)
+    row = f"({','.join('?' * len(schema.names))})"
+    return INSERT.format(table=schema.table, names=names, rows=",".join([row] * count))
+
+
 class Table:
     """One schema's table in its database, through one connection, for one thread at a time.
 
@@ -1090,18 +1116,16 @@ class Table:
         values = list(values)
         for start in range(0, len(values), VALUES_MAX):
             part = values[start:start + VALUES_MAX]
+            part += part[-1:] * (min(1 << (len(part) - 1).bit_length(), VALUES_MAX) - len(part))   # few statements to prepare
             query = sql.format(table=self.schema.table, marks=",".join("?" * len(part)), **names)
             yield from self._patience.insist(self.schema.database, lambda: self._connection.execute(query, part).fetchall())
 
     def insert(self, columns: Sequence[Sequence[object]]) -> None:
         """Insert records, given by columns, in as few statements as SQLite's limit allows: each gives up the GIL once."""
-        names = ", ".join(f'"{name}"' for name in self.schema.names)
-        row = f"({','.join('?' * len(columns))})"
         step = VALUES_MAX // len(columns)
         for start in range(0, len(columns[0]), step):
             part = [column[start:start + step] for column in columns]
-            sql = INSERT.format(table=self.schema.table, names=names, rows=",".join([row] * len(part[0])))
-            self._connection.execute(sql, list(itertools.chain.from_iterable(zip(*part))))
+            self._connection.execute(_insert_statement(self.schema, len(part[0])), list(itertools.chain.from_iterable(zip(*part))))
 
     def build_indexes(self) -> None:
         """Make the indexes for look-ups by unique key where they are missing; it takes a second per million records."""
@@ -1162,7 +1186,7 @@ class KeyHolders:
         return self.find(position, keys)
 
     def add(self, columns: Sequence[Sequence[object]], keys: Mapping[int, Sequence[str]]) -> None:
-        """Take in the records that the worker has just inserted, and their keys by position."""
+        """Take in the records that are inserted in this transaction, and their keys by position."""
         for position, _ in self._table.schema.unique:
             texts = columns[position]
             if self._memory is not None:
@@ -1175,23 +1199,22 @@ class Group:
     """The batches of one transaction seen as one: their columns and keys joined, what is found by position in them."""
 
     def __init__(self, schema: Schema, batches: list[Batch]) -> None:
-        join = itertools.chain.from_iterable
+        def join(parts: Iterable[list]) -> list:
+            return next(iter(parts)) if len(batches) == 1 else list(itertools.chain.from_iterable(parts))
+
         self._batches = batches
-        self.columns = [list(join(batch.columns[position] for batch in batches)) for position in range(len(schema.fields))]
-        self.keys = {position: list(join(batch.keys[position] for batch in batches)) for position, _ in schema.unique}
+        self.columns = [join(batch.columns[position] for batch in batches) for position in range(len(schema.fields))]
+        self.keys = {position: join(batch.keys[position] for batch in batches) for position, _ in schema.unique}
         self._offsets = list(itertools.accumulate((len(batch.places) for batch in batches), initial=0))
         pairs = list(zip(batches, self._offsets))
         self.problems = {offset + position: found for batch, offset in pairs for position, found in batch.problems.items()}
         self.unchecked = {offset + position for batch, offset in pairs for position in batch.unchecked}
         self.unchanged: set[int] = set()
 
-    def inserted(self, dropped: Iterable[int]) -> tuple[list[list], dict[int, list[str]]]:
+    def inserted(self, dropped: Sequence[int]) -> tuple[list[list], dict[int, list[str]]]:
         """Return the columns and the keys without the records at the dropped positions."""
-        kept = bytearray(b"\1" * len(self.columns[0]))
-        for position in dropped:
-            kept[position] = 0
-        return ([list(itertools.compress(column, kept)) for column in self.columns],
-                {position: list(itertools.compress(keys, kept)) for position, keys in self.keys.items()})
+        return ([_without(column, dropped) for column in self.columns],
+                {position: _without(keys, dropped) for position, keys in self.keys.items()})
 
     def share_out(self) -> None:
         """Give every batch what was found of its records."""
@@ -1202,6 +1225,15 @@ class Group:
                 batch.unchanged.add(local)
             else:
                 batch.problems[local] = self.problems[position]
+
+
+def _without(values: list, dropped: Iterable[int]) -> list:
+    """Return the values without those at the dropped positions, which grow."""
+    kept, start = [], 0
+    for position in dropped:
+        kept += values[start:position]
+        start = position + 1
+    return kept + values[start:] if start else values
 
 
 def _repeated(values: Sequence[object], blank: object) -> set[object]:
@@ -1369,25 +1401,29 @@ class InsertWorker:
 
     def _accept(self, group: Group, position: int, stored: dict[int, tuple], held: dict[int, dict[str, int]]) -> bool:
         """Return whether a suspect is to be inserted; if it is, its id and keys are taken from now on."""
-        row = tuple(column[position] for column in group.columns)
-        rival, found = stored.get(row[0]), group.problems.get(position, [])
-        if rival == row and not found and position not in group.unchecked:
+        id_, found = group.columns[0][position], group.problems.get(position, [])
+        rival = stored.get(id_)
+        row = tuple(column[position] for column in group.columns) if rival or not found else ()
+        if rival and rival == row and not found and position not in group.unchecked:
             group.unchanged.add(position)
             return False
-        if rival is not None and rival != row:
+        clashes = []
+        if rival and rival != row:
             content = ", ".join(f"{name} {printable(value)}" for name, value in zip(self.schema.names[1:], rival[1:]))
-            found = [*found, Problem("id", "conflict", row[0], content)]
+            clashes.append(Problem("id", "conflict", id_, content))
         for place, column in self.schema.unique:
             holder = held[place].get(group.keys[place][position])
-            if holder not in (None, row[0]):
-                found = [*found, Problem(column.name, "not_unique", row[place], f"{self.schema.record} {holder}")]
-        if found:
-            group.problems[position] = sorted(found, key=lambda problem: self.schema.names.index(problem.field))
+            if holder not in (None, id_):
+                text = group.columns[place][position]
+                clashes.append(Problem(column.name, "not_unique", text, f"{self.schema.record} {holder}"))
+        if clashes:
+            found = group.problems[position] = sorted(
+                [*found, *clashes], key=lambda problem: self.schema.names.index(problem.field))
         if found or position in group.unchecked:
             return False
-        stored[row[0]] = row
+        stored[id_] = row
         for place, _ in self.schema.unique:
-            held[place][group.keys[place][position]] = row[0]
+            held[place][group.keys[place][position]] = id_
         return True
 
 
@@ -1395,7 +1431,6 @@ class InsertWorker:
 # The main thread runs `Loader`, apart from `_carry`, which is the life of a batch's own thread.
 
 SINGLE_MAX = 1000                   # records of a model up to which each has a thread of its own
-BATCH_RECORDS = 1000
 THREADS_MAX = 64                    # batches of a model on their way at once, each with its thread
 IN_FLIGHT_MAX = 16_000              # records of a model on their way at once
 PROGRESS_S = 0.1
@@ -1429,8 +1464,7 @@ class Ledger:
                 if batch.failure is None:
                     refused = batch.problems.keys() | batch.unchecked.keys()
                     ids = batch.columns[0]
-                    self._durable.update(ids if not refused else (
-                        id_ for position, id_ in enumerate(ids) if position not in refused))
+                    self._durable.update(_without(ids, sorted(refused)))
                     for position in batch.problems:
                         self._refused.setdefault(ids[position], batch.places[position])
             self._changed.notify_all()
@@ -1445,8 +1479,10 @@ class Ledger:
     def missing(self, ids: set[int]) -> tuple[set[int], str | None]:
         """Wait until each of the ids is durable or no more will come; return those not stored, and any doubt."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._durable.issuperset(ids))
-            absent, doubt = ids - self._durable, self._doubt
+            while (absent := ids - self._durable) and not self._closed:
+                last = max(absent)          # looking for one id after each group is enough, and cheap
+                self._changed.wait_for(lambda: self._closed or last in self._durable)
+            doubt = self._doubt
         if absent:
             try:
                 absent -= self._find_stored(absent)
