@@ -285,12 +285,14 @@ EMAIL_MAX = 254                     # RFC 5321, 4.5.3.1.3, without the angle bra
 INTEGER = re.compile(r"-?[0-9]+")
 PLAIN_INTEGER = re.compile(r"[0-9]{1,18}")
 NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-PLAIN_TEXT = re.compile(r"[!-~][ -~]*")
 UNSTORABLE = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 # White space, U+2800 and the code points that Unicode lists as Default_Ignorable_Code_Point.
 SHOWS_NOTHING = re.compile(
     "[\\s\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]*")
+# Those of them that str.isprintable() lets pass.
+PRINTABLE_BLANKS = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0" + "".join(
+    map(chr, (*range(0xfe00, 0xfe10), *range(0xe0100, 0xe01f0))))
 # The pattern of the HTML standard ("valid e-mail address"), without its stray dots and with RFC 6531's characters.
 _ATOM = r"[a-zA-Z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+"
 _ALNUM = r"a-zA-Z0-9\x80-\U0010ffff"
@@ -330,19 +332,26 @@ def _as_texts(values: Sequence[object]) -> tuple[Sequence[str], str]:
 
 def _convert_whole(values: Sequence[object], lowest: int) -> tuple[list, Sequence[int]]:
     (texts, joined), odd = _as_texts(values), []
-    try:
-        if not (joined.isdigit() and joined.isascii()):
-            raise ValueError
-        numbers = list(map(int, texts))
-    except ValueError:                      # a sign, a letter, "", or more digits than int() takes
-        odd = [position for position, text in enumerate(texts) if not PLAIN_INTEGER.fullmatch(text)]
-        texts = list(texts)
+    is_short = joined.isascii() and max(map(len, texts)) <= 18      # so no digit but 0-9 and nothing above WHOLE_MAX
+    if not (is_short and joined.isdigit() and all(texts)):
+        odd, texts = _failing(str.isdigit if is_short else PLAIN_INTEGER.fullmatch, texts), list(texts)
         for position in odd:
             texts[position] = "1"
-        numbers = list(map(int, texts))
-    if min(numbers) < lowest or max(numbers) > WHOLE_MAX:
-        odd += [position for position, number in enumerate(numbers) if not lowest <= number <= WHOLE_MAX]
+    numbers = list(map(int, texts))
+    if min(numbers) < lowest:
+        odd += [position for position, number in enumerate(numbers) if number < lowest]
     return numbers, odd
+
+
+def _positions(values: Iterable[object], wanted: Iterable[object]) -> Iterator[int]:
+    """Return the positions of the values that are among the wanted."""
+    wanted = set(wanted)
+    return itertools.compress(itertools.count(), map(wanted.__contains__, values)) if wanted else iter(())
+
+
+def _failing(test: Callable[[object], object], values: Iterable[object]) -> list[int]:
+    """Return the positions of the values that fail a test, which best is a C function."""
+    return list(itertools.compress(itertools.count(), map(operator.not_, map(test, values))))
 
 
 def _judge_whole(value: object, lowest: int) -> tuple[int | None, str | None]:
@@ -378,12 +387,16 @@ def _judge_price(value: object) -> tuple[float | None, str | None]:
 def _convert_text(values: Sequence[object]) -> tuple[list, Sequence[int]]:
     texts = list(map(str.strip, _as_texts(values)[0]))
     joined = "".join(texts)
-    if set(map(type, values)) == {str} and "" not in texts:
-        if joined.isprintable() if joined.isascii() else not (
-                UNSTORABLE.search(joined) or any(map(SHOWS_NOTHING.fullmatch, texts))):
-            return texts, ()
-    return texts, [position for position, text in enumerate(texts)
-                   if type(values[position]) is not str or not PLAIN_TEXT.fullmatch(text)]
+    odd: set[int] = set()
+    if set(map(type, values)) != {str}:
+        odd.update(position for position, value in enumerate(values) if type(value) is not str)
+    if "" in texts:
+        odd.update(_failing(bool, texts))
+    if not joined.isprintable():
+        odd.update(_failing(str.isprintable, texts))
+    if not joined.isascii() and any(map(joined.__contains__, PRINTABLE_BLANKS)):
+        odd.update(_failing(str.isascii, texts))
+    return texts, odd
 
 
 def _judge_text(value: object) -> tuple[str | None, str | None]:
@@ -402,7 +415,7 @@ def _convert_email(values: Sequence[object]) -> tuple[list, Sequence[int]]:
     wrong = set(itertools.filterfalse(EMAIL.fullmatch, texts))
     if max(map(len, texts)) > EMAIL_MAX or not "".join(texts).isascii():
         wrong.update(text for text in texts if len(text) > EMAIL_MAX or not text.isascii())
-    return texts, [position for position, text in enumerate(texts) if text in wrong] if wrong or odd else ()
+    return texts, odd.union(_positions(texts, wrong))
 
 
 def _judge_email(value: object) -> tuple[str | None, str | None]:
@@ -496,7 +509,9 @@ def unique_keys(texts: Sequence[str | None]) -> list[str]:
     """Return the `unique_key` of every text, "" for None."""
     present = [text or "" for text in texts] if None in texts else texts
     joined = "".join(present)
-    return list(map(str.lower if joined.isascii() and "  " not in joined else unique_key, present))
+    # What is normal as a whole is so in all its parts; printable white space is the space alone.
+    is_plain = "  " not in joined and joined.isprintable() and (joined.isascii() or unicodedata.is_normalized("NFKC", joined))
+    return list(map(str.casefold if is_plain else unique_key, present))
 
 
 def validate_batch(batch: Batch, width: int, picks: Sequence[int]) -> None:
@@ -758,7 +773,7 @@ def _texts(lines: list[str], begins: Sequence[int], end: int) -> list[str]:
 
 def _refuse_unreadable(block: Block, text: str) -> Block:
     """Return the block of that text without its blank lines and with a problem where a line holds no text."""
-    if "\0" in text or not text.isascii() and UNREADABLE.search(text):
+    if "\0" in text or not text.isascii() and _holds_surrogates(text):
         wrong = {index for index, raw in enumerate(block.raws) if UNREADABLE.search(raw)}
         rows = [_unreadable(raw) if index in wrong else row for index, (raw, row) in enumerate(zip(block.raws, block.rows))]
         raws = [raw[:LINE_MAX] + "\n" if len(raw) > LINE_MAX else raw for raw in block.raws]
@@ -766,6 +781,14 @@ def _refuse_unreadable(block: Block, text: str) -> Block:
     if all(block.rows):
         return block
     return Block(*(list(itertools.compress(part, block.rows)) for part in (block.places, block.raws, block.rows)))
+
+
+def _holds_surrogates(text: str) -> bool:
+    try:
+        text.encode()                       # ten times faster than a search
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _unreadable(raw: str) -> Problem:
@@ -1175,7 +1198,7 @@ class KeyHolders:
             wanted = set(filter(None, keys))
             irregular = self._irregular[position]
             return {**{key: irregular[key] for key in wanted & irregular.keys()}, **self._table.find_holders(column, wanted)}
-        held, hashes = self._memory[position], list(map(hash, keys))
+        held, hashes = self._memory[position], _hashes(keys)
         if held.keys().isdisjoint(hashes):
             return {}
         found = {key: held[number] for key, number in zip(keys, hashes) if number in held}
@@ -1190,9 +1213,14 @@ class KeyHolders:
         for position, _ in self._table.schema.unique:
             texts = columns[position]
             if self._memory is not None:
-                self._memory[position].update(zip(map(hash, keys[position]), columns[0]))
+                self._memory[position].update(zip(_hashes(keys[position]), columns[0]))
             elif not "".join(texts).isascii() or any("  " in text for text in texts):
                 self._irregular[position].update(zip(keys[position], columns[0]))
+
+
+def _hashes(keys: Iterable[str]) -> list[int]:
+    """Return a number for each key that takes 32 bytes, where most of what hash() returns take 48."""
+    return list(map((2**60 - 1).__and__, map(hash, keys)))
 
 
 class Group:
@@ -1244,12 +1272,6 @@ def _repeated(values: Sequence[object], blank: object) -> set[object]:
     return {value for value in values if value != blank and (value in seen or seen.add(value))}
 
 
-def _positions(values: Sequence[object], wanted: Iterable[object]) -> Iterable[int]:
-    """Return the positions of the values that are among the wanted."""
-    wanted = set(wanted)
-    return itertools.compress(itertools.count(), map(wanted.__contains__, values)) if wanted else ()
-
-
 class InsertWorker:
     """The only thread that writes to one database; it answers every batch it is given, whatever happens.
 
@@ -1267,6 +1289,7 @@ class InsertWorker:
         self._next = 0
         self._total: int | None = None
         self._cut: str | None = None
+        self._dismissed = threading.Event()
         self._number = 0                    # of the transaction
         self._thread = threading.Thread(target=self._run, name=f"insert-worker {schema.database}")
 
@@ -1298,7 +1321,8 @@ class InsertWorker:
             self._ledger.close(self.failure)
 
     def join(self) -> None:
-        """Wait until all is stored and the database closed; to be called after `finish`."""
+        """Wait until all is stored and the database closed; to be called after `finish`, when nobody reads it any more."""
+        self._dismissed.set()
         if self._thread.ident:
             self._thread.join()
 
@@ -1327,6 +1351,8 @@ class InsertWorker:
                     self._store(table, group)
                     group = []
                 self._leave(table)
+                # The last connection to leave moves the log into the database, which a reader could not.
+                self._dismissed.wait()
         except Exception as error:          # a broken database or a broken program: nobody may be left waiting
             self.failure = self._describe(error)
             self._watch.note("failed", self.schema.database, error=self.failure)
@@ -1615,10 +1641,10 @@ class Loader:
                     stream.worker.finish(stream.started, self.cut or "the load broke off")
         while any(stream.reported < stream.started for stream in self._streams.values()):
             self._collect(wait=True)
-        for stream in self._streams.values():
-            stream.worker.join()
         for ledger in self.ledgers.values():
             ledger.release()
+        for stream in self._streams.values():
+            stream.worker.join()
 
     def _start_next(self, stream: Stream) -> bool:
         """Start a thread for the next batch of an input; return False if none can be started now."""
