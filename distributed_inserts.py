@@ -272,7 +272,7 @@ def printable(value: object, limit: int = 60, quote: bool = True) -> str:
     shown = text[:limit]
     if not shown.isprintable():
         shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown)
-    shown += "…" if len(text) > limit else ""
+    shown += "..." if len(text) > limit else ""
     return f'"{shown}"' if quote and type(value) is str and not NUMBER.fullmatch(text) else shown
 
 
@@ -1168,6 +1168,8 @@ class Table:
 # ---------------------------------------------------------------------------------------------- Insert worker
 # One thread per database runs all of it but `submit` and what the main thread calls: start, finish, join.
 
+GATHER_S = 0.005                    # how long single records wait for others to share their commit
+GATHER_BATCHES = 32                 # and how many are enough
 GROUP_RECORDS = 10_000              # records in a transaction, so that a commit and its answers are never far
 
 
@@ -1181,6 +1183,7 @@ class KeyHolders:
     def __init__(self, table: Table) -> None:
         self._table = table
         self._memory: dict[int, dict[int, int]] | None = {position: {} for position, _ in table.schema.unique}
+        self._hashes: dict[int, list[int]] = {}         # of the keys that were looked up last
         self._irregular: dict[int, dict[str, int]] = {}
         if not table.is_empty():
             self.use_indexes()
@@ -1198,7 +1201,8 @@ class KeyHolders:
             wanted = set(filter(None, keys))
             irregular = self._irregular[position]
             return {**{key: irregular[key] for key in wanted & irregular.keys()}, **self._table.find_holders(column, wanted)}
-        held, hashes = self._memory[position], _hashes(keys)
+        held = self._memory[position]
+        hashes = self._hashes[position] = list(map((2**60 - 1).__and__, map(hash, keys)))      # 32 bytes each, not 48
         if held.keys().isdisjoint(hashes):
             return {}
         found = {key: held[number] for key, number in zip(keys, hashes) if number in held}
@@ -1208,19 +1212,16 @@ class KeyHolders:
         self.use_indexes()
         return self.find(position, keys)
 
-    def add(self, columns: Sequence[Sequence[object]], keys: Mapping[int, Sequence[str]]) -> None:
-        """Take in the records that are inserted in this transaction, and their keys by position."""
+    def add(self, group: Group, dropped: Sequence[int]) -> None:
+        """Take in the group whose keys were looked up last, without the records at the dropped positions."""
+        ids = _without(group.columns[0], dropped)
         for position, _ in self._table.schema.unique:
-            texts = columns[position]
             if self._memory is not None:
-                self._memory[position].update(zip(_hashes(keys[position]), columns[0]))
-            elif not "".join(texts).isascii() or any("  " in text for text in texts):
-                self._irregular[position].update(zip(keys[position], columns[0]))
-
-
-def _hashes(keys: Iterable[str]) -> list[int]:
-    """Return a number for each key that takes 32 bytes, where most of what hash() returns take 48."""
-    return list(map((2**60 - 1).__and__, map(hash, keys)))
+                self._memory[position].update(zip(_without(self._hashes[position], dropped), ids))
+                continue
+            texts, keys = (_without(part, dropped) for part in (group.columns[position], group.keys[position]))
+            if not "".join(texts).isascii() or any("  " in text for text in texts):
+                self._irregular[position].update(zip(keys, ids))
 
 
 class Group:
@@ -1238,11 +1239,6 @@ class Group:
         self.problems = {offset + position: found for batch, offset in pairs for position, found in batch.problems.items()}
         self.unchecked = {offset + position for batch, offset in pairs for position in batch.unchecked}
         self.unchanged: set[int] = set()
-
-    def inserted(self, dropped: Sequence[int]) -> tuple[list[list], dict[int, list[str]]]:
-        """Return the columns and the keys without the records at the dropped positions."""
-        return ([_without(column, dropped) for column in self.columns],
-                {position: _without(keys, dropped) for position, keys in self.keys.items()})
 
     def share_out(self) -> None:
         """Give every batch what was found of its records."""
@@ -1309,7 +1305,7 @@ class InsertWorker:
         with self._changed:
             self._waiting[batch.number] = batch
             self._watch.count(self.schema.database, len(self._waiting))
-            if batch.number == self._next:
+            if batch.number == self._next or self._is_enough():
                 self._changed.notify()
 
     def finish(self, total: int, cut: str | None = None) -> None:
@@ -1331,6 +1327,8 @@ class InsertWorker:
         with self._changed:
             while self._next not in self._waiting and self._next != self._total:
                 self._changed.wait()
+            # A sync takes so long that a few more records cost nothing; without this a group would be one or two.
+            self._changed.wait_for(self._is_enough, GATHER_S)
             group: list[Batch] = []
             records = 0
             while self._next in self._waiting and records < GROUP_RECORDS:
@@ -1339,6 +1337,11 @@ class InsertWorker:
                 self._next += 1
             self._watch.count(self.schema.database, len(self._waiting))
             return group
+
+    def _is_enough(self) -> bool:
+        """Return whether it is no use to wait for more; the lock is held."""
+        return (len(self._waiting) >= GATHER_BATCHES or self._next + len(self._waiting) == self._total
+                or self._next in self._waiting and self._waiting[self._next].size > 1)
 
     def _run(self) -> None:
         group: list[Batch] = []
@@ -1390,12 +1393,13 @@ class InsertWorker:
                 self._holders.use_indexes()
                 self._last_id = table.last_id()
             with self._watch.span("check", self.schema.database):
-                columns, keys = group.inserted(self._settle(table, group))
+                dropped = self._settle(table, group)
+                columns = [_without(column, dropped) for column in group.columns]
             with self._watch.span("insert", self.schema.database, records=len(columns[0])):
                 table.insert(columns)
             with self._watch.span("commit", self.schema.database):
                 table.commit()
-        self._holders.add(columns, keys)
+        self._holders.add(group, dropped)
         self._last_id = max(self._last_id, max(columns[0], default=0))
         group.share_out()
         self._watch.durable(batches)
@@ -1460,6 +1464,7 @@ SINGLE_MAX = 1000                   # records of a model up to which each has a 
 THREADS_MAX = 64                    # batches of a model on their way at once, each with its thread
 IN_FLIGHT_MAX = 16_000              # records of a model on their way at once
 PROGRESS_S = 0.1
+STACK_BYTES = 512 * 1024            # of a thread: the C library keeps small stacks for the next thread, large ones it unmaps
 
 
 class Ledger:
@@ -1471,10 +1476,10 @@ class Ledger:
     def __init__(self, schema: Schema, origin: Origin | None, open_table: Callable[[], Table | None]) -> None:
         """`origin` is the model's input in this run, None if it has none: then nothing is to be waited for."""
         self._schema, self._origin, self._open_table = schema, origin, open_table
-        # Guards the four names below; notified after each group and at the end.
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()               # guards the five names below
         self._durable: set[int] = set()             # inserted or found unchanged in this run
         self._refused: dict[int, int] = {}          # id: place
+        self._awaited: dict[int, list[queue.SimpleQueue]] = {}      # who waits for an id: waking all would cost more
         self._closed = origin is None
         self._doubt: str | None = None
         self._reading = threading.Lock()            # guards the connection that looks stored ids up
@@ -1485,30 +1490,37 @@ class Ledger:
         """Take in the answered batches of the model; called by its worker after the commit."""
         if not self.needed:
             return
-        with self._changed:
+        with self._lock:
             for batch in batches:
                 if batch.failure is None:
-                    refused = batch.problems.keys() | batch.unchecked.keys()
-                    ids = batch.columns[0]
+                    ids, refused = batch.columns[0], batch.problems.keys() | batch.unchecked.keys()
                     self._durable.update(_without(ids, sorted(refused)))
                     for position in batch.problems:
                         self._refused.setdefault(ids[position], batch.places[position])
-            self._changed.notify_all()
+            self._wake(self._awaited.keys() & self._durable)
 
     def close(self, doubt: str | None) -> None:
         """Say that no more will come; `doubt` is why a record that is not there may still exist."""
-        with self._changed:
+        with self._lock:
             if not self._closed:
                 self._closed, self._doubt = True, doubt
-                self._changed.notify_all()
+                self._wake(list(self._awaited))
+
+    def _wake(self, ids: Iterable[int]) -> None:
+        for id_ in ids:
+            for turn in self._awaited.pop(id_):
+                turn.put(None)
 
     def missing(self, ids: set[int]) -> tuple[set[int], str | None]:
         """Wait until each of the ids is durable or no more will come; return those not stored, and any doubt."""
-        with self._changed:
-            while (absent := ids - self._durable) and not self._closed:
-                last = max(absent)          # looking for one id after each group is enough, and cheap
-                self._changed.wait_for(lambda: self._closed or last in self._durable)
-            doubt = self._doubt
+        while True:
+            with self._lock:
+                absent, doubt = ids - self._durable, self._doubt
+                if not absent or self._closed:
+                    break
+                turn: queue.SimpleQueue = queue.SimpleQueue()
+                self._awaited.setdefault(max(absent), []).append(turn)      # most likely the last one to come
+            turn.get()
         if absent:
             try:
                 absent -= self._find_stored(absent)
@@ -1518,7 +1530,7 @@ class Ledger:
 
     def is_known(self, ids: set[int]) -> bool:
         """Return whether `missing` would not wait."""
-        with self._changed:
+        with self._lock:
             return self._closed or self._durable.issuperset(ids)
 
     def where(self, id_: int) -> str:
@@ -1608,6 +1620,7 @@ class Loader:
         self.unreadable: str | None = None
         self._options, self._report, self._watch, self._interrupts = options, report, watch, interrupts
         self._done: queue.SimpleQueue[Batch] = queue.SimpleQueue()
+        self._ended: deque[threading.Thread] = deque()
         patience = interrupts.patience
         origins = {source.schema.table: source.origin for source in sources}
         self.ledgers = {schema.table: Ledger(schema, origins.get(schema.table), functools.partial(
@@ -1627,6 +1640,7 @@ class Loader:
 
     def run(self) -> None:
         """Load everything; returns when every record read has its verdict and no thread is left."""
+        previous = threading.stack_size(STACK_BYTES)
         for stream in self._streams.values():
             stream.worker.start()
         try:
@@ -1636,11 +1650,14 @@ class Loader:
                     self._carry_held()
                 self._collect(wait=not any(started))
         finally:
+            threading.stack_size(previous)
             for stream in self._streams.values():
                 if not stream.ended:
                     stream.worker.finish(stream.started, self.cut or "the load broke off")
         while any(stream.reported < stream.started for stream in self._streams.values()):
             self._collect(wait=True)
+        for thread in self._ended:
+            thread.join()
         for ledger in self.ledgers.values():
             ledger.release()
         for stream in self._streams.values():
@@ -1651,14 +1668,13 @@ class Loader:
         batch = stream.held or self._read(stream)
         if batch is None:
             return True
-        thread = threading.Thread(target=self._carry, args=(batch,), name=batch.name)
+        batch.thread = threading.Thread(target=self._carry, args=(batch,), name=batch.name)
         try:
-            thread.start()
+            batch.thread.start()
         except RuntimeError as error:               # the machine has no more threads: later, or in this one
             self._watch.note("no thread", stream.source.schema.database, error=str(error))
             stream.held = batch
             return False
-        batch.thread = thread
         stream.started_on(batch)
         return True
 
@@ -1724,6 +1740,7 @@ class Loader:
         if held and all(stream.started == stream.reported for stream in self._streams.values()):
             batch, held[0].held = held[0].held, None
             held[0].started_on(batch)
+            batch.thread = threading.current_thread()
             self._carry(batch)
 
     def _collect(self, wait: bool) -> None:
@@ -1732,8 +1749,10 @@ class Loader:
             while True:
                 batch = self._done.get(timeout=PROGRESS_S) if wait else self._done.get_nowait()
                 wait = False
-                if batch.thread:
-                    batch.thread.join()     # it has put the batch there as its last deed
+                if batch.thread is not threading.current_thread():
+                    self._ended.append(batch.thread)
+                if len(self._ended) > THREADS_MAX:      # not at once: it may still be on its way out
+                    self._ended.popleft().join()
                 stream = self._streams[batch.schema.table]
                 for ready in stream.next_in_order(batch):
                     self._report.add(ready)
@@ -1886,7 +1905,7 @@ class Report:
         if self._options.json:
             self._write(section, "".join(self._json_line(section, entry) for entry in entries_of(batch, everything)))
         elif self._options.verbose or self._options.verify:
-            self._write(section, self._title(section) + self._lines(section, entries_of(batch, everything)))
+            self._write(section, self._lines(section, entries_of(batch, everything)))
         elif section.read <= LISTED_MAX:
             section.held += entries_of(batch, everything=True)
         elif len(section.held) != REFUSED_LISTED_MAX:
@@ -1916,17 +1935,9 @@ class Report:
                     self.out.write(text)
                 section.spool.close()
             if not self._options.json and not self._options.quiet:
-                self.out.write(self._title(section) + self._lines(section, section.held) + self._left_out(section))
+                self.out.write(self._lines(section, section.held) + self._left_out(section))
             self.out.write("", flush=True)
             self._order.popleft()
-
-    def _title(self, section: Section) -> str:
-        """Return the heading of a model's list, "" the second time."""
-        if section.titled:
-            return ""
-        section.titled = True
-        title = f"{section.schema.database} ← {printable(section.origin.name, quote=False)}"
-        return self.out.paint(title, "1") + f"\n    {'':{WORD_WIDTH}}  {'  '.join(section.schema.names)}\n"
 
     def _word(self, verdict: str) -> str:
         if self._options.verify:
@@ -1934,10 +1945,16 @@ class Report:
         return "would insert" if verdict == INSERTED and self._options.dry_run else verdict
 
     def _lines(self, section: Section, entries: Iterable[Entry]) -> str:
-        """Return a line per record and one per problem, the cells in columns."""
+        """Return a line per record and one per problem, the cells in columns, and a heading the first time."""
         shown = [(entry, [printable(cell, quote=False) for cell in entry.cells]) for entry in entries]
-        widths = [min(max(map(len, column)), 40) for column in itertools.zip_longest(*(cells for _, cells in shown), fillvalue="")]
+        columns = itertools.zip_longest(section.schema.names, *(cells for _, cells in shown), fillvalue="")
+        widths = [min(max(map(len, column)), 40) for column in columns]
         lines = []
+        if not section.titled and (shown or not self._options.verify):
+            section.titled = True
+            names = "  ".join(f"{name:{width}}" for name, width in zip(section.schema.names, widths))
+            lines.append(self.out.paint(f"{section.schema.database} from {printable(section.origin.name, quote=False)}", "1"))
+            lines.append(self.out.paint(f"\n    {'':{WORD_WIDTH}}  {names}".rstrip(), "2") + "\n")
         for entry, cells in shown:
             mark = self.out.paint(f"{self.out.marks[entry.verdict]} {self._word(entry.verdict):{WORD_WIDTH}}", COLOURS[entry.verdict])
             lines.append(f"  {mark}  {'  '.join(f'{cell:{width}}' for cell, width in zip(cells, widths)).rstrip()}\n")
@@ -1953,8 +1970,8 @@ class Report:
         """Return a line on the refused records that are not listed."""
         bad = section.counts[REJECTED] + section.counts[FAILED]
         if section.read <= LISTED_MAX or self._options.verbose or self._options.verify or bad <= REFUSED_LISTED_MAX:
-            return "\n"
-        return f"  … and {bad - REFUSED_LISTED_MAX:,} more that were not stored (-v lists everything)\n\n"
+            return "\n" if section.titled else ""
+        return f"  ... and {bad - REFUSED_LISTED_MAX:,} more that were not stored (-v lists everything)\n\n"
 
     def _json_line(self, section: Section, entry: Entry) -> str:
         problems = [{"field": each.field, "code": each.code, "message": each.message} for each in entry.problems]
