@@ -121,6 +121,10 @@ class Schema:
         """The position and the field of every reference."""
         return [(position, each) for position, each in enumerate(self.fields) if each.references]
 
+    def position_of(self, problem: Problem) -> int:
+        """Return the position of the field that a problem is about."""
+        return self.names.index(problem.field)
+
 
 # A schema stands after those that it refers to: parents are stored before their children.
 SCHEMAS: tuple[Schema, ...] = (
@@ -1402,7 +1406,7 @@ class InsertWorker:
         self._holders.add(group, dropped)
         self._last_id = max(self._last_id, max(columns[0], default=0))
         group.share_out()
-        self._watch.durable(batches)
+        self._watch.settled(batches)
         self._ledger.record(batches)
         for batch in batches:
             batch.answer.put(self._number)
@@ -1447,8 +1451,7 @@ class InsertWorker:
                 text = group.columns[place][position]
                 clashes.append(Problem(column.name, "not_unique", text, f"{self.schema.record} {holder}"))
         if clashes:
-            found = group.problems[position] = sorted(
-                [*found, *clashes], key=lambda problem: self.schema.names.index(problem.field))
+            found = group.problems[position] = sorted([*found, *clashes], key=self.schema.position_of)
         if found or position in group.unchecked:
             return False
         stored[id_] = row
@@ -1701,10 +1704,12 @@ class Loader:
         stream = self._streams[batch.schema.table]
         database = batch.schema.database
         try:
-            with self._watch.span("validate", database, records=batch.size):
+            with self._watch.span("validate", database):
                 validate_batch(batch, stream.source.width, stream.source.picks)
             for position, each in batch.schema.references:
                 self._check_reference(batch, position, each)
+            for found in batch.problems.values():
+                found.sort(key=batch.schema.position_of)
         except Exception as error:          # a broken program: the batch fails, and the batches behind it go on
             batch.failure = f"{type(error).__name__}: {error}"
         with self._watch.span("wait for the worker", database) as told:
@@ -2140,8 +2145,8 @@ class Watch:
         if self._trace:
             self._add("C", "waiting", database, self._now(), args={"batches": waiting})
 
-    def durable(self, batches: Sequence[Batch]) -> None:
-        """Remember when single records became durable, for the arrows to those that waited for them."""
+    def settled(self, batches: Sequence[Batch]) -> None:
+        """Remember when single records were settled, for the arrows to those that waited for them."""
         if self._trace:
             for batch in batches:
                 if batch.size == len(batch.places) == 1 and len(self._durable) < TRACE_EVENTS_MAX:
@@ -2237,15 +2242,16 @@ class Progress:
         self._last = time.monotonic()
         elapsed = self._last - self._begin
         records, done = sum(part[1] for part in parts), sum(part[3] for part in parts)
-        text = "  ".join(f"{database} {count:,}" + (f" ({refused:,} refused)" if refused else "") for database, count, refused, *_ in parts)
+        rate = f"{records / max(elapsed, 1e-9):,.0f}/s"
         if None not in [part[4] for part in parts] and (total := sum(part[4] for part in parts)):
             share = min(done / total, 1)
             filled = round(share * 20)
             left = elapsed / share - elapsed if share else 0
-            text = f"{'█' * filled}{'░' * (20 - filled)} {share:4.0%} of {total / 1e6:.1f} MB  {left:.0f} s left  {text}"
+            text = f"{'█' * filled}{'░' * (20 - filled)} {share:4.0%} of {total / 1e6:.1f} MB  {rate}  {left:.0f} s left"
         else:
-            text = f"{done / 1e6:.1f} MB  {text}"
-        self._draw(f"{text}  {records / max(elapsed, 1e-9):,.0f}/s")
+            text = f"{done / 1e6:.1f} MB  {rate}"
+        self._draw("  ".join([text, *(f"{database} {count:,}" + (f" ({refused:,} refused)" if refused else "")
+                                      for database, count, refused, *_ in parts)]))
 
     def clear(self) -> None:
         """Take the line away before something else is printed."""
@@ -2457,8 +2463,9 @@ def build_parser(schemas: Sequence[Schema]) -> argparse.ArgumentParser:
     """Return the parser of the command line; each schema has the flag that names its input file."""
     models = "\n".join(f"  {schema.table:10} {schema.database:13} {', '.join(schema.names)}" for schema in schemas)
     parser = argparse.ArgumentParser(
-        description="Insert records of several kinds into several SQLite databases at once, with every check made by this"
-                    " program, and tell what became of every record. Without a file: the built-in sample.",
+        description="Insert records of several kinds into several SQLite databases at once, with every check\n"
+                    "made by this program, and tell what became of every record.  Without a file it inserts\n"
+                    "its built-in sample.",
         epilog=f"models:\n{models}\n\n{EXAMPLES}\n{EXIT_STATUSES}",
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     for schema in schemas:
@@ -2496,25 +2503,30 @@ def open_sources(schemas: Sequence[Schema], options: argparse.Namespace, stack: 
     return sources or [Sample(schema) for schema in schemas if schema.table in SAMPLE]
 
 
-def next_steps(options: argparse.Namespace, report: Report, rejects: Rejects | None, loader: Loader, is_sample: bool) -> Iterator[str]:
-    """Yield what the user may want to do now, a sentence each."""
-    program = "python distributed_inserts.py"
-    failed, rejected = report.total(FAILED), report.total(REJECTED)
-    if loader.cut:
-        yield f"Not everything was read: {loader.cut}. Run the same load again: what is stored is found unchanged."
-    elif failed:
-        yield f"{failed:,} records are in doubt. Mend the cause and run the same load again: what is stored is found unchanged."
+def next_steps(options: argparse.Namespace, report: Report, rejects: Rejects | None, cut: str | None, is_sample: bool) -> Iterator[str]:
+    """Yield what the user may want to know and do now."""
+    program = f"  {os.path.basename(sys.executable) or 'python'} {os.path.basename(sys.argv[0]) or 'distributed_inserts.py'} "
+    folder = "" if options.db_dir == "." else f" --db-dir {_shell_word(options.db_dir)}"
+    if cut:
+        yield f"Not everything was read: {cut}.\nRun the same load again: what is stored already is found unchanged."
+    elif report.total(FAILED):
+        yield "Mend the cause of the failure and run the same load again: what is stored already is found unchanged."
     if options.dry_run:
-        yield "Nothing was written: this was a dry run."
+        yield "This was a dry run: nothing was written into the databases."
     elif is_sample:
-        yield (f"This was the built-in sample; its refusals show the checks. Load your own files: {program} --users users.csv"
-               " --products products.csv --orders orders.csv")
-    if rejected and rejects:
-        mended = " ".join(f"--{table} {printable(rejects.paths[table], 200, quote=False)}" for table in rejects.counts)
-        yield (f"The {rejected:,} refused records are in {printable(options.rejects, 200, quote=False)}, with the reasons in errors.jsonl."
-               f" Mend them, then: {program} {mended}")
-    elif rejected and not is_sample:
+        yield ("This was the built-in sample; its refusals show the checks. To load your own files:\n"
+               f"{program}--users users.csv --products products.csv --orders orders.csv{folder}")
+    if report.total(REJECTED) and rejects:
+        mended = " ".join(f"--{table} {_shell_word(rejects.paths[table])}" for table in rejects.counts)
+        yield (f"Mend the refused records in {printable(options.rejects, 200, quote=False)} (errors.jsonl has the reasons),"
+               f" then load them:\n{program}{mended}{folder}")
+    elif report.total(REJECTED) and not is_sample:
         yield "To get the refused records back in files to mend and load, run it again with --rejects DIR."
+
+
+def _shell_word(path: str) -> str:
+    import shlex
+    return shlex.quote(printable(path, 200, quote=False))
 
 
 def _complain(*messages: str | None) -> None:
@@ -2567,7 +2579,7 @@ def _load(options: argparse.Namespace, stack: contextlib.ExitStack) -> int:
         if loader.failures or report.total(FAILED) or out.error or rejects and rejects.error:
             status = 3
         status = 2 if loader.unreadable else 128 + interrupts.number if interrupts.number else status
-        report.summarize(status, next_steps(options, report, rejects, loader, is_sample))
+        report.summarize(status, next_steps(options, report, rejects, loader.cut, is_sample))
     if out.closed:
         return status if loader.cut is None else 128 + 13       # as if SIGPIPE had ended it
     for source in sources:

@@ -1,0 +1,376 @@
+"""Loads to try the program with: seeded files and what has to become of them, the program as a process, its databases.
+
+DISTRIBUTED_INSERTS in the environment names another copy of the program to try: a wrong one, say, that has to fail.
+"""
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+import queue
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import conftest
+
+PROGRAM = Path(os.environ.get("DISTRIBUTED_INSERTS") or conftest.PROGRAM).resolve()
+TIMEOUT_S = 60
+MODELS = {"users": ("id", "name", "email"), "products": ("id", "name", "price"),
+          "orders": ("id", "user_id", "product_id", "quantity")}
+KILLED = -getattr(signal, "SIGKILL", 9)
+# Runs the program with a few lines of Python between its import and its start.
+LAUNCH = """
+import importlib.util, os, signal, sqlite3, sys, threading, time
+spec = importlib.util.spec_from_file_location("distributed_inserts", sys.argv[1])
+program = sys.modules["distributed_inserts"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(program)
+exec(sys.argv[2])
+raise SystemExit(program.main(sys.argv[3:]))
+"""
+LOCK = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10)
+connection.execute(sys.argv[2])
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def imported() -> ModuleType:
+    """Return the program as a module, the one that DISTRIBUTED_INSERTS names if it names one."""
+    if PROGRAM == conftest.PROGRAM.resolve():
+        import distributed_inserts
+        return distributed_inserts
+    spec = importlib.util.spec_from_file_location("distributed_inserts", PROGRAM)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# ------------------------------------------------------------------------------------------------------ Files
+
+
+@dataclass
+class Load:
+    """Three files, the verdict that each line has to get in empty databases, and the rows that are stored then."""
+
+    folder: Path
+    lines: dict[str, dict[int, tuple]] = field(default_factory=dict)        # line number: the record as it is stored
+    verdicts: dict[str, dict[int, str]] = field(default_factory=dict)
+    rows: dict[str, list[tuple]] = field(default_factory=dict)
+
+    def path(self, model: str) -> Path:
+        """The file of a model's records."""
+        return self.folder / f"{model}.csv"
+
+    @property
+    def arguments(self) -> list[str]:
+        """The flags that load all three files."""
+        return [text for model in MODELS for text in (f"--{model}", str(self.path(model)))]
+
+    def reading(self, model: str) -> list[str]:
+        """Return the flags that load all three files, that of one model from standard input."""
+        return ["-" if text == str(self.path(model)) else text for text in self.arguments]
+
+
+def write_load(folder: Path, seed: int = 1, users: int = 400, products: int = 120, orders: int = 800) -> Load:
+    """Write three files of so many records, some percent of them bad in each way there is, and say what becomes of them."""
+    load, chance = Load(folder), random.Random(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for model, count in (("users", users), ("products", products), ("orders", orders)):
+        records: list[list] = []
+        for number in range(1, count + 1):
+            records.append(_record(model, number, records, users, products, chance))
+        with load.path(model).open("w", encoding="utf-8") as file:
+            print(*MODELS[model], sep=",", file=file)
+            for record in records:
+                print(*record, sep=",", file=file)
+        _judge(load, model, records)
+    return load
+
+
+def _record(model: str, number: int, earlier: list[list], users: int, products: int, chance: random.Random) -> list:
+    """Return a record, one in ten with a flaw: nothing in it, a value or an id that is taken, or all of an earlier one."""
+    if model == "orders":
+        record = [number, chance.randint(1, users + 2), chance.randint(1, products + 2), chance.randint(1, 9)]
+    elif model == "users":
+        record = [number, f"User {number}", f"user{number}@example.com"]
+    else:
+        record = [number, f"Product {number}", number + 0.5]
+    flaw, rival = chance.randrange(50), chance.choice(earlier or [record])
+    if flaw == 0:
+        record[2 if model == "users" else -1] = 0
+    elif flaw == 1:
+        record[0] = rival[0]
+    elif flaw == 2:
+        record = list(rival)
+    elif flaw in (3, 4) and model == "users":
+        record[2] = rival[2].upper() if rival[2] else 0
+    elif flaw in (3, 4) and model == "products":
+        record[1] = rival[1].upper()
+    return record
+
+
+def _judge(load: Load, model: str, records: list[list]) -> None:
+    """Note the verdicts and the stored rows, found in the plainest way: one record after the other, in dictionaries."""
+    stored: dict[int, tuple] = {}
+    taken: dict[str, int] = {}
+    verdicts, unique = load.verdicts.setdefault(model, {}), {"users": 2, "products": 1}.get(model)
+    parents = [{row[0] for row in load.rows[parent]} for parent in ("users", "products")] if model == "orders" else []
+    load.lines[model] = {line: tuple(record) for line, record in enumerate(records, start=2)}
+    for line, row in load.lines[model].items():
+        key = str(row[unique]).casefold() if unique else None
+        if 0 in row[1:] or any(row[place] not in ids for place, ids in enumerate(parents, start=1)):
+            verdicts[line] = "rejected"
+        elif stored.get(row[0]) == row:
+            verdicts[line] = "unchanged"
+        elif row[0] in stored or key in taken:
+            verdicts[line] = "rejected"
+        else:
+            verdicts[line] = "inserted"
+            stored[row[0]] = row
+            if unique:
+                taken[key] = row[0]
+    load.rows[model] = sorted(stored.values())
+
+
+# -------------------------------------------------------------------------------------------- The program runs
+
+
+@dataclass
+class Outcome:
+    """What a run of the program left: exit status, standard output and error, and the lines of --json."""
+
+    status: int
+    output: str
+    error: str
+    seconds: float
+
+    @property
+    def lines(self) -> list[dict]:
+        """The JSON lines that were written whole."""
+        return [json.loads(line) for line in self.output.splitlines(keepends=True) if line.endswith("\n")]
+
+    @property
+    def summary(self) -> dict[str, dict]:
+        """The counts of every model, from the last line."""
+        return self.lines[-1]["summary"]
+
+    def verdicts(self, model: str) -> dict[int, str]:
+        """Return the verdicts that were reported, by line."""
+        return {line["line"]: line["verdict"] for line in self.lines if line.get("model") == model}
+
+    def total(self, verdict: str) -> int:
+        """Return how many records were reported with a verdict."""
+        return sum(line.get("verdict") == verdict for line in self.lines)
+
+
+class Running:
+    """The program as a process, which ends with the `with` block at the latest; its output is read as it comes."""
+
+    def __init__(self, folder: Path, *arguments: object, patch: str = "", wrap: Sequence[str] = (), program: Path = PROGRAM,
+                 stdout: int = subprocess.PIPE, stdin: int = subprocess.DEVNULL, **environment: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        start = ["-c", LAUNCH, program, patch] if patch else [program]
+        command = [*wrap, sys.executable, "-u", *start, *arguments]
+        self._begin = time.monotonic()
+        self.process = subprocess.Popen(list(map(str, command)), cwd=folder, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE,
+                                        env={**os.environ, "NO_COLOR": "1", **environment})
+        self._texts: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._readers = [threading.Thread(target=self._read, args=(name,), daemon=True)
+                         for name in self._texts if getattr(self.process, name)]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, name: str) -> None:
+        for line in getattr(self.process, name):
+            self._texts[name].append(line)
+            if name == "stdout":
+                self._lines.put(line)
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait(TIMEOUT_S)
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream:
+                with suppress(OSError):         # what a closed pipe did not take
+                    stream.close()
+
+    def line(self) -> str:
+        """Wait for the next line of standard output and return it."""
+        try:
+            return self._lines.get(timeout=TIMEOUT_S).decode()
+        except queue.Empty:
+            raise AssertionError(f"nothing was printed in {TIMEOUT_S} s") from None
+
+    def feed(self, text: str) -> None:
+        """Write to the standard input of the process, which stays open."""
+        self.process.stdin.write(text.encode())
+        self.process.stdin.flush()
+
+    def end(self, timeout_s: float = TIMEOUT_S) -> Outcome:
+        """Wait for the end of the process and return what it left."""
+        try:
+            status = self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the program still runs after {timeout_s} s") from None
+        seconds = time.monotonic() - self._begin
+        for reader in self._readers:
+            reader.join(TIMEOUT_S)
+        output, error = (b"".join(self._texts[name]).decode() for name in ("stdout", "stderr"))
+        assert "Traceback" not in output + error and "Exception ignored" not in error, error
+        return Outcome(status, output, error, seconds)
+
+
+def run_load(folder: Path, *arguments: object, timeout_s: float = TIMEOUT_S, **options: object) -> Outcome:
+    """Run the program to its end in a folder, with --json, and return what it left."""
+    with Running(folder, "--json", *arguments, **options) as running:
+        return running.end(timeout_s)
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = TIMEOUT_S) -> None:
+    """Return as soon as the condition holds; fail if it does not in time."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, f"waited {timeout_s} s in vain for {condition}"
+        time.sleep(0.005)
+
+
+@contextmanager
+def locked(database: Path, statement: str = "BEGIN IMMEDIATE") -> Iterator[Callable[[], None]]:
+    """Let another process hold a lock on a database; yields a function that ends it sooner."""
+    with subprocess.Popen([sys.executable, "-c", LOCK, str(database), statement], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline().strip() == b"locked"
+            yield lambda: (process.stdin.close(), process.wait(TIMEOUT_S))
+        finally:
+            process.kill()
+
+
+def in_time(test: Callable) -> Callable:
+    """Make a test fail instead of hang: it runs in a daemon thread, and so do all threads that it starts."""
+
+    @functools.wraps(test)
+    def timed(*arguments: object, **named: object) -> None:
+        ends: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+        def body() -> None:
+            try:
+                test(*arguments, **named)
+                ends.put(None)
+            except BaseException as error:      # also those by which pytest skips
+                ends.put(error)
+
+        threading.Thread(target=body, name="test", daemon=True).start()
+        try:
+            error = ends.get(timeout=TIMEOUT_S)
+        except queue.Empty:
+            pytest.fail(f"still running after {TIMEOUT_S} s: {[thread.name for thread in threading.enumerate()]}")
+        if error:
+            raise error
+
+    return timed
+
+
+# ------------------------------------------------------------------------------------------ What has to hold
+
+
+def stored_rows(folder: Path, model: str) -> list[tuple]:
+    """Return all rows of a model, none where there is no database or table yet."""
+    database = folder / f"{model}.db"
+    if not database.exists():
+        return []
+    with closing(sqlite3.connect(database, timeout=10)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        if not connection.execute("SELECT * FROM sqlite_master").fetchall():
+            return []
+    return conftest.rows(database)
+
+
+def check_databases(folder: Path) -> dict[str, list[tuple]]:
+    """Return all rows after making sure that the databases are sound: no duplicate, no order without its parents."""
+    rows = {model: stored_rows(folder, model) for model in MODELS}
+    for model, unique in (("users", 2), ("products", 1)):
+        keys = Counter(row[unique].casefold() for row in rows[model])
+        assert [key for key, count in keys.items() if count > 1] == [], f"{model}: stored more than once"
+    users, products = ({row[0] for row in rows[model]} for model in ("users", "products"))
+    assert [row for row in rows["orders"] if row[1] not in users or row[2] not in products] == [], "orders without parents"
+    return rows
+
+
+def check_reported(load: Load, outcome: Outcome, rows: dict[str, list[tuple]]) -> None:
+    """Make sure that what was reported as stored is, and that nothing is stored that an undisturbed load would not."""
+    for model in MODELS:
+        found = set(rows[model])
+        assert found <= set(load.rows[model]), f"{model}: stored what should not be"
+        for line, verdict in outcome.verdicts(model).items():
+            assert verdict not in ("inserted", "unchanged") or load.lines[model][line] in found, (
+                f"{model}.csv:{line} was reported {verdict} and is not stored")
+
+
+def check_complete(folder: Path, load: Load, outcome: Outcome, again: bool = False) -> None:
+    """Make sure that a load had the verdicts and left the rows that it has to; `again` if some were stored before."""
+    assert outcome.error == ""
+    stored = {"inserted", "unchanged"}
+    for model in MODELS:
+        expected, found = load.verdicts[model], outcome.verdicts(model)
+        assert found.keys() == expected.keys()
+        odd = {line: (verdict, expected[line]) for line, verdict in found.items()
+               if verdict != expected[line] and not (again and {verdict, expected[line]} <= stored)}
+        assert odd == {}, f"{model}: verdicts by line, found and expected"
+        counts = outcome.summary[model]
+        assert {verdict: counts[verdict] for verdict in ("inserted", "unchanged", "rejected", "failed")} == {
+            verdict: list(found.values()).count(verdict) for verdict in ("inserted", "unchanged", "rejected", "failed")}
+        assert counts["read"] == len(expected)
+    assert check_databases(folder) == load.rows
+    assert outcome.status == (1 if outcome.total("rejected") else 0) == outcome.lines[-1]["exit_status"]
+
+
+def check_failed(folder: Path, load: Load, outcome: Outcome, *databases: str, cause: str = "") -> None:
+    """Make sure that databases failed as they have to.
+
+    Exit status 3; a message per failed database that names it and the cause; every record with a verdict, those that
+    failed in the databases that did or, of orders, in need of them to be checked; all others as if nothing had been.
+    """
+    assert outcome.status == 3 == outcome.lines[-1]["exit_status"]
+    messages = [line.removeprefix("distributed_inserts: ") for line in outcome.error.splitlines()]
+    assert [message.partition(": ")[0] for message in messages] == list(databases), outcome.error
+    assert all(cause in message for message in messages), outcome.error
+    touched = {database.removesuffix(".db") for database in databases} | {"orders"}
+    for model in MODELS:
+        expected, found = load.verdicts[model], outcome.verdicts(model)
+        assert found.keys() == expected.keys(), f"{model}: a verdict for every record"
+        assert {line: verdict for line, verdict in found.items()
+                if verdict != expected[line] and not (verdict == "failed" and model in touched)} == {}
+        counts = outcome.summary[model]
+        assert counts["read"] == len(expected) == sum(counts[verdict] for verdict in (
+            "inserted", "unchanged", "rejected", "failed"))
+        assert counts["failed"] == list(found.values()).count("failed")
+    reasons = [line["reason"] for line in outcome.lines if line.get("verdict") == "failed"]
+    assert reasons and all(any(database in reason for database in databases) for reason in reasons)
+
+
+def copied(folder: Path, target: Path) -> Path:
+    """Return a copy of databases that nobody has open, to look at without mending the originals."""
+    shutil.rmtree(target, ignore_errors=True)
+    return Path(shutil.copytree(folder, target))
