@@ -216,6 +216,7 @@ class Batch:
     places: Sequence[int]
     raws: Sequence[str]
     rows: Sequence[Sequence[object] | Problem]
+    size: int                               # the number of its records, the malformed ones included
     first: int = 1                          # the number of its first record in the input
     cells: list[Sequence[object]] = field(default_factory=list)
     malformed: list[tuple[int, str, Problem]] = field(default_factory=list)
@@ -240,11 +241,6 @@ class Batch:
         verdicts = [self.verdict(position) for position in range(len(self.places))] + [REJECTED] * len(self.malformed)
         return verdicts[0] if len(verdicts) == 1 else ", ".join(
             f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS if verdict in verdicts)
-
-    @property
-    def size(self) -> int:
-        """The number of its records, the malformed ones included."""
-        return len(self.places) + len(self.malformed)
 
     def verdict(self, position: int) -> str:
         """Return the verdict on the record at a position of the columns; of use after the answer only."""
@@ -705,7 +701,7 @@ class Source:
         """
         parts, start = [], 0
         while start < len(lines):
-            rows, error, used = _parse_strictly(lines[start:] if start else lines, self._delimiter)
+            rows, error, used = _parse_strictly(lines, start, self._delimiter)
             begins = _first_lines(rows, start, used - (error is not None))
             at_last_line = start + used == len(lines)
             begins, start = begins[:-1], begins[-1]
@@ -713,7 +709,7 @@ class Source:
                 number + begin for begin in begins]
             parts.append(Block(places, _texts(lines, begins, start), rows))
             if error is not None:
-                goes_on = at_last_line and not at_end and "end of data" in str(error)
+                goes_on = at_last_line and not at_end and "end of data" in error
                 if goes_on and sum(map(len, lines[start:])) < LINE_MAX:
                     break
                 problem = Problem(None, "malformed", detail=f"not a {self.format.upper()} record: {error}")
@@ -746,14 +742,16 @@ class Source:
         return row
 
 
-def _parse_strictly(lines: list[str], delimiter: str) -> tuple[list[list[str]], csv.Error | None, int]:
-    """Return the rows up to the first error, the error, and how many lines were used."""
-    reader = csv.reader(lines, strict=True, delimiter=delimiter)
+def _parse_strictly(lines: list[str], start: int, delimiter: str) -> tuple[list[list[str]], str | None, int]:
+    """Return the rows from the line at `start` to the first error, what it says, and how many lines were used."""
+    cursor = iter(lines)
+    cursor.__setstate__(start)              # what unpickling does: a slice after every error would take quadratic time
+    reader = csv.reader(cursor, strict=True, delimiter=delimiter)
     rows: list[list[str]] = []
     try:
         rows.extend(reader)                 # list.extend keeps what came before an error
     except csv.Error as error:
-        return rows, error, reader.line_num
+        return rows, str(error), reader.line_num
     return rows, None, reader.line_num
 
 
@@ -1697,7 +1695,8 @@ class Loader:
             stream.ended = True
             stream.worker.finish(stream.started)
             return None
-        return Batch(schema, stream.source.origin, stream.started, block.places, block.raws, block.rows, stream.records + 1)
+        return Batch(schema, stream.source.origin, stream.started, block.places, block.raws, block.rows,
+                     len(block), stream.records + 1)
 
     def _carry(self, batch: Batch) -> None:
         """Take a batch to its verdicts: the whole life of its thread."""
@@ -2371,7 +2370,7 @@ def _stored_batches(schema: Schema, table: Table, parents: Mapping[str, Table | 
     for rows in table.scan(BATCH_RECORDS):
         # A number is judged by its text: by the column in one go, as in a file.
         texts = [[repr(cell) if type(cell) in (int, float) else cell for cell in column] for column in zip(*rows)]
-        batch = Batch(schema, Stored(schema).origin, 0, [row[0] for row in rows], (), list(map(list, zip(*texts))))
+        batch = Batch(schema, Stored(schema).origin, 0, [row[0] for row in rows], (), list(map(list, zip(*texts))), len(rows))
         validate_batch(batch, len(texts), range(len(texts)))
         for position, column in schema.unique:
             for row, key in enumerate(batch.keys[position]):

@@ -88,14 +88,18 @@ class Load:
         return ["-" if text == str(self.path(model)) else text for text in self.arguments]
 
 
-def write_load(folder: Path, seed: int = 1, users: int = 400, products: int = 120, orders: int = 800) -> Load:
-    """Write three files of so many records, some percent of them bad in each way there is, and say what becomes of them."""
+def write_load(folder: Path, seed: int = 1, users: int = 400, products: int = 120, orders: int = 800, near: bool = False) -> Load:
+    """Write three files of so many records, some percent of them bad in each way there is, and say what becomes of them.
+
+    The orders refer to any user and product, or if `near` to those about as far down their files.
+    """
     load, chance = Load(folder), random.Random(seed)
     folder.mkdir(parents=True, exist_ok=True)
     for model, count in (("users", users), ("products", products), ("orders", orders)):
         records: list[list] = []
         for number in range(1, count + 1):
-            records.append(_record(model, number, records, users, products, chance))
+            share = number / count if near else None
+            records.append(_record(model, number, records, _reference(users, share, chance), _reference(products, share, chance), chance))
         with load.path(model).open("w", encoding="utf-8") as file:
             print(*MODELS[model], sep=",", file=file)
             for record in records:
@@ -104,10 +108,17 @@ def write_load(folder: Path, seed: int = 1, users: int = 400, products: int = 12
     return load
 
 
-def _record(model: str, number: int, earlier: list[list], users: int, products: int, chance: random.Random) -> list:
+def _reference(count: int, share: float | None, chance: random.Random) -> int:
+    """Return an id among so many, one in a hundred of them not there."""
+    if share is None or chance.random() < 0.01:
+        return chance.randint(1, count + count // 100 + 1)
+    return min(max(round(share * count) + chance.randint(-9, 9), 1), count)
+
+
+def _record(model: str, number: int, earlier: list[list], user: int, product: int, chance: random.Random) -> list:
     """Return a record, one in ten with a flaw: nothing in it, a value or an id that is taken, or all of an earlier one."""
     if model == "orders":
-        record = [number, chance.randint(1, users + 2), chance.randint(1, products + 2), chance.randint(1, 9)]
+        record = [number, user, product, chance.randint(1, 9)]
     elif model == "users":
         record = [number, f"User {number}", f"user{number}@example.com"]
     else:
