@@ -48,7 +48,7 @@ import threading
 import time
 import unicodedata
 import urllib.parse
-from collections import deque
+from collections import deque, namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -181,14 +181,13 @@ PROBLEMS: dict[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One reason to refuse a record: the field (None for the whole record), a code of PROBLEMS, the value found."""
+class Problem(namedtuple("Problem", "field code value detail", defaults=(None, ""))):
+    """One reason to refuse a record: the field (None for the whole record), a code of PROBLEMS, the value found.
 
-    field: str | None
-    code: str
-    value: object = None
-    detail: str = ""
+    A tuple, as a bad file makes millions and a frozen dataclass takes three times as long to make.
+    """
+
+    __slots__ = ()
 
     @property
     def wording(self) -> str:
@@ -405,9 +404,9 @@ def _judge_text(value: object) -> tuple[str | None, str | None]:
     if not isinstance(value, str) or isinstance(value, Numeral):
         return None, "not_text"
     text = value.strip()
-    if UNSTORABLE.search(text):
+    if not (text.isascii() and text.isprintable()) and UNSTORABLE.search(text):
         return None, "bad_text"
-    return (None, "blank") if SHOWS_NOTHING.fullmatch(text) else (text, None)
+    return (None, "blank") if not text or not text.isascii() and SHOWS_NOTHING.fullmatch(text) else (text, None)
 
 
 def _convert_email(values: Sequence[object]) -> tuple[list, Sequence[int]]:
@@ -423,10 +422,8 @@ def _judge_email(value: object) -> tuple[str | None, str | None]:
     if code:
         return None, code
     # Letters, their marks and digits of any script, but no symbols: the pattern's range is wider than that.
-    symbols = [character for character in text if not character.isascii() and unicodedata.category(character)[0] not in "LMN"]
-    if symbols or len(text) > EMAIL_MAX or not EMAIL.fullmatch(text):
-        return None, "not_email"
-    return text, None
+    is_wide = not text.isascii() and any(character > "\x7f" and unicodedata.category(character)[0] not in "LMN" for character in text)
+    return (None, "not_email") if is_wide or len(text) > EMAIL_MAX or not EMAIL.fullmatch(text) else (text, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -699,23 +696,23 @@ class Source:
         The csv module reads strictly.  After an error it starts again on the line below the one where the broken
         record began, so a quote that is never closed costs one line and not the rest of the file.
         """
-        parts, start = [], 0
+        places, raws, rows, start = [], [], [], 0
         while start < len(lines):
-            rows, error, used = _parse_strictly(lines, start, self._delimiter)
-            begins = _first_lines(rows, start, used - (error is not None))
-            at_last_line = start + used == len(lines)
-            begins, start = begins[:-1], begins[-1]
-            places = range(number + start - used, number + start) if type(begins) is range and error is None else [
-                number + begin for begin in begins]
-            parts.append(Block(places, _texts(lines, begins, start), rows))
+            parsed, error, used = _parse_strictly(lines, start, self._delimiter)
+            begins = _first_lines(parsed, start, used - (error is not None))
+            at_last_line, start = start + used == len(lines), begins[-1]
+            raws += _texts(lines, begins)
+            places += [number + begin for begin in begins[:-1]]
+            rows += parsed
             if error is not None:
                 goes_on = at_last_line and not at_end and "end of data" in error
                 if goes_on and sum(map(len, lines[start:])) < LINE_MAX:
                     break
-                problem = Problem(None, "malformed", detail=f"not a {self.format.upper()} record: {error}")
-                parts.append(Block([number + start], [lines[start]], [problem]))
+                places.append(number + start)
+                raws.append(lines[start])
+                rows.append(Problem(None, "malformed", detail=f"not a {self.format.upper()} record: {error}"))
                 start += 1
-        return _refuse_unreadable(Block.joined(parts), "".join(lines[:start])), lines[start:]
+        return _refuse_unreadable(Block(places, raws, rows), "".join(lines[:start])), lines[start:]
 
     def _parse_json_lines(self, lines: list[str], number: int, at_end: bool) -> tuple[Block, list[str]]:
         """Return the records of the lines; none goes on below them."""
@@ -766,11 +763,11 @@ def _first_lines(rows: list[list[str]], start: int, used: int) -> Sequence[int]:
     return list(itertools.accumulate((1 + count for count in breaks), initial=start))
 
 
-def _texts(lines: list[str], begins: Sequence[int], end: int) -> list[str]:
-    """Return the text of every record that begins at these lines, up to the line `end`."""
-    if not begins or end - begins[0] == len(begins):
-        return lines[end - len(begins):end]
-    return ["".join(lines[begin:below]) for begin, below in zip(begins, [*begins[1:], end])]
+def _texts(lines: list[str], begins: Sequence[int]) -> list[str]:
+    """Return the text of every record that begins at these lines; the last one is the line below them all."""
+    if begins[-1] - begins[0] == len(begins) - 1:
+        return lines[begins[0]:begins[-1]]
+    return ["".join(lines[begin:below]) for begin, below in zip(begins, begins[1:])]
 
 
 def _refuse_unreadable(block: Block, text: str) -> Block:
@@ -1230,27 +1227,34 @@ class Group:
     """The batches of one transaction seen as one: their columns and keys joined, what is found by position in them."""
 
     def __init__(self, schema: Schema, batches: list[Batch]) -> None:
-        def join(parts: Iterable[list]) -> list:
-            return next(iter(parts)) if len(batches) == 1 else list(itertools.chain.from_iterable(parts))
-
         self._batches = batches
-        self.columns = [join(batch.columns[position] for batch in batches) for position in range(len(schema.fields))]
-        self.keys = {position: join(batch.keys[position] for batch in batches) for position, _ in schema.unique}
+        self.columns = [self._joined(batch.columns[position] for batch in batches) for position in range(len(schema.fields))]
+        self.keys = {position: self._joined(batch.keys[position] for batch in batches) for position, _ in schema.unique}
         self._offsets = list(itertools.accumulate((len(batch.places) for batch in batches), initial=0))
         pairs = list(zip(batches, self._offsets))
-        self.problems = {offset + position: found for batch, offset in pairs for position, found in batch.problems.items()}
+        self.refused = {offset + position for batch, offset in pairs for position in batch.problems}
         self.unchecked = {offset + position for batch, offset in pairs for position in batch.unchecked}
+        self.clashes: dict[int, list[Problem]] = {}
         self.unchanged: set[int] = set()
+
+    def _joined(self, parts: Iterator[list]) -> list:
+        return next(parts) if len(self._batches) == 1 else list(itertools.chain.from_iterable(parts))
+
+    def row(self, position: int) -> tuple:
+        """Return the values of the record at a position."""
+        return tuple(column[position] for column in self.columns)
 
     def share_out(self) -> None:
         """Give every batch what was found of its records."""
-        for position in (*self.problems, *self.unchanged):
+        for position in (*self.clashes, *self.unchanged):
             number = bisect.bisect_right(self._offsets, position) - 1
             batch, local = self._batches[number], position - self._offsets[number]
             if position in self.unchanged:
                 batch.unchanged.add(local)
             else:
-                batch.problems[local] = self.problems[position]
+                found = batch.problems.setdefault(local, [])
+                found += self.clashes[position]
+                found.sort(key=batch.schema.position_of)
 
 
 def _without(values: list, dropped: Iterable[int]) -> list:
@@ -1412,15 +1416,17 @@ class InsertWorker:
     def _settle(self, table: Table, group: Group) -> list[int]:
         """Decide all records; return the positions of those not to be inserted.
 
-        Only the suspects are looked at one by one, in input order: the others clash with no record at all.
+        Only those whose id or key is taken, or there more than once, are looked at one by one, in input order.
         """
-        suspects = group.unchecked.union(group.problems)
+        suspects: set[int] = set()
         stored = self._find_stored(table, group.columns[0], suspects)
         held = {}
         for position, keys in group.keys.items():
             held[position] = self._holders.find(position, keys)
             suspects.update(_positions(keys, held[position].keys() | _repeated(keys, "")))
-        return [position for position in sorted(suspects) if not self._accept(group, position, stored, held)]
+        dropped = group.refused | group.unchecked
+        dropped.update([position for position in sorted(suspects) if not self._accept(group, position, stored, held)])
+        return sorted(dropped)
 
     def _find_stored(self, table: Table, ids: list[int | None], suspects: set[int]) -> dict[int, tuple]:
         """Return the stored rows with these ids, and add the positions of ids that are not new to the suspects."""
@@ -1433,26 +1439,24 @@ class InsertWorker:
 
     def _accept(self, group: Group, position: int, stored: dict[int, tuple], held: dict[int, dict[str, int]]) -> bool:
         """Return whether a suspect is to be inserted; if it is, its id and keys are taken from now on."""
-        id_, found = group.columns[0][position], group.problems.get(position, [])
-        rival = stored.get(id_)
-        row = tuple(column[position] for column in group.columns) if rival or not found else ()
-        if rival and rival == row and not found and position not in group.unchecked:
+        id_, is_barred = group.columns[0][position], position in group.refused or position in group.unchecked
+        rival, clashes = stored.get(id_), []
+        is_same = rival is not None and rival == group.row(position)
+        if is_same and not is_barred:
             group.unchanged.add(position)
             return False
-        clashes = []
-        if rival and rival != row:
+        if rival and not is_same:
             content = ", ".join(f"{name} {printable(value)}" for name, value in zip(self.schema.names[1:], rival[1:]))
             clashes.append(Problem("id", "conflict", id_, content))
         for place, column in self.schema.unique:
             holder = held[place].get(group.keys[place][position])
             if holder not in (None, id_):
-                text = group.columns[place][position]
-                clashes.append(Problem(column.name, "not_unique", text, f"{self.schema.record} {holder}"))
+                clashes.append(Problem(column.name, "not_unique", group.columns[place][position], f"{self.schema.record} {holder}"))
         if clashes:
-            found = group.problems[position] = sorted([*found, *clashes], key=self.schema.position_of)
-        if found or position in group.unchecked:
+            group.clashes[position] = clashes
+        if clashes or is_barred:
             return False
-        stored[id_] = row
+        stored[id_] = group.row(position)
         for place, _ in self.schema.unique:
             held[place][group.keys[place][position]] = id_
         return True
