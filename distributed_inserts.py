@@ -215,7 +215,6 @@ class Batch:
     places: Sequence[int]
     raws: Sequence[str]
     rows: Sequence[Sequence[object] | Problem]
-    size: int                               # the number of its records, the malformed ones included
     first: int = 1                          # the number of its first record in the input
     cells: list[Sequence[object]] = field(default_factory=list)
     malformed: list[tuple[int, str, Problem]] = field(default_factory=list)
@@ -227,6 +226,10 @@ class Batch:
     failure: str | None = None
     thread: threading.Thread | None = None
     answer: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
+    size: int = field(init=False)           # the number of its records, the malformed ones included
+
+    def __post_init__(self) -> None:
+        self.size = len(self.rows)
 
     @property
     def name(self) -> str:
@@ -1285,11 +1288,12 @@ class InsertWorker:
         self.schema = schema
         self.failure: str | None = None
         self._open_table, self._ledger, self._watch = open_table, ledger, watch
-        # Guards the four names below; notified when the batch that is next has come, or no more will.
+        # Guards the five names below; notified when the batch that is next has come, or no more will.
         self._changed = threading.Condition()
         self._waiting: dict[int, Batch] = {}
         self._next = 0
         self._total: int | None = None
+        self._has_ended = False
         self._cut: str | None = None
         self._dismissed = threading.Event()
         self._number = 0                    # of the transaction
@@ -1304,11 +1308,11 @@ class InsertWorker:
 
     def submit(self, batch: Batch) -> None:
         """Hand a batch over, from any thread; its `answer` gets the number of the transaction when its verdicts are final."""
-        if not self._thread.ident:
-            batch.failure = self.failure
-            batch.answer.put(None)
-            return
         with self._changed:
+            if self._has_ended or not self._thread.ident:
+                batch.failure = batch.failure or self.failure or f"{self.schema.database}: the load is over"
+                batch.answer.put(None)
+                return
             self._waiting[batch.number] = batch
             self._watch.count(self.schema.database, len(self._waiting))
             if batch.number == self._next or self._is_enough():
@@ -1370,6 +1374,8 @@ class InsertWorker:
                     batch.failure = batch.failure or self.failure
                     batch.answer.put(None)
                 group = []
+        with self._changed:
+            self._has_ended = True
         self._ledger.close(self.failure or self._cut)
 
     def _describe(self, error: Exception) -> str:
@@ -1481,9 +1487,10 @@ class Ledger:
     def __init__(self, schema: Schema, origin: Origin | None, open_table: Callable[[], Table | None]) -> None:
         """`origin` is the model's input in this run, None if it has none: then nothing is to be waited for."""
         self._schema, self._origin, self._open_table = schema, origin, open_table
-        self._lock = threading.Lock()               # guards the five names below
+        self._lock = threading.Lock()               # guards the six names below
         self._durable: set[int] = set()             # inserted or found unchanged in this run
         self._refused: dict[int, int] = {}          # id: place
+        self._unsure: dict[int, str] = {}           # id of a failed record: why it failed
         self._awaited: dict[int, list[queue.SimpleQueue]] = {}      # who waits for an id: waking all would cost more
         self._closed = origin is None
         self._doubt: str | None = None
@@ -1497,7 +1504,10 @@ class Ledger:
             return
         with self._lock:
             for batch in batches:
-                if batch.failure is None:
+                if batch.failure is not None:
+                    self._doubt = batch.failure
+                else:
+                    self._unsure.update((batch.columns[0][position], reason) for position, reason in batch.unchecked.items())
                     ids, refused = batch.columns[0], batch.problems.keys() | batch.unchecked.keys()
                     self._durable.update(_without(ids, sorted(refused)))
                     for position in batch.problems:
@@ -1508,7 +1518,7 @@ class Ledger:
         """Say that no more will come; `doubt` is why a record that is not there may still exist."""
         with self._lock:
             if not self._closed:
-                self._closed, self._doubt = True, doubt
+                self._closed, self._doubt = True, doubt or self._doubt
                 self._wake(list(self._awaited))
 
     def _wake(self, ids: Iterable[int]) -> None:
@@ -1537,6 +1547,10 @@ class Ledger:
         """Return whether `missing` would not wait."""
         with self._lock:
             return self._closed or self._durable.issuperset(ids)
+
+    def doubt(self, id_: int) -> str | None:
+        """Return why a record that is missing may yet come to exist, None if it can't."""
+        return self._unsure.get(id_)
 
     def where(self, id_: int) -> str:
         """Return the database of the model and, if a record with the id was refused in this run, where."""
@@ -1700,7 +1714,7 @@ class Loader:
             stream.worker.finish(stream.started)
             return None
         return Batch(schema, stream.source.origin, stream.started, block.places, block.raws, block.rows,
-                     len(block), stream.records + 1)
+                     stream.records + 1)
 
     def _carry(self, batch: Batch) -> None:
         """Take a batch to its verdicts: the whole life of its thread."""
@@ -1736,20 +1750,23 @@ class Loader:
         if told is not None:
             self._watch.arrows(column.references, ids, batch)
         for row in _positions(values, absent):
-            if doubt:
-                batch.unchecked[row] = f"{column.name} {values[row]} could not be looked up: {doubt}"
+            reason = doubt or ledger.doubt(values[row])
+            if reason:
+                batch.unchecked[row] = f"{column.name} {values[row]} could not be looked up: {reason}"
             else:
                 batch.problems.setdefault(row, []).append(
                     Problem(column.name, "no_such_reference", values[row], ledger.where(values[row])))
 
     def _carry_held(self) -> None:
-        """Without any thread left to wait for, carry a batch in the main thread: the first model's, which needs no other."""
-        held = [stream for stream in self._streams.values() if stream.held]
-        if held and all(stream.started == stream.reported for stream in self._streams.values()):
-            batch, held[0].held = held[0].held, None
-            held[0].started_on(batch)
-            batch.thread = threading.current_thread()
-            self._carry(batch)
+        """Carry a batch for which there is no thread in the main thread: of a model that has no other to wait for."""
+        for stream in self._streams.values():
+            if stream.held:
+                batch = stream.held
+                batch.thread = threading.current_thread()
+                stream.started_on(batch)
+                self._carry(batch)
+            if not stream.ended or stream.reported < stream.started:
+                return                      # the models behind it may refer to it
 
     def _collect(self, wait: bool) -> None:
         """Report the batches that are done, after waiting for one if asked to, for a moment at most."""
@@ -1935,17 +1952,16 @@ class Report:
         """List what is held of a model that is done, and let the next one write."""
         self._sections[schema.table].closed = True
         while self._order and self._order[0].closed:
-            section = self._order[0]
+            section = self._order.popleft()
             self._progress.clear()
-            if section.spool:
-                section.spool.seek(0)
-                for text in iter(lambda: section.spool.read(1 << 16), ""):
-                    self.out.write(text)
-                section.spool.close()
             if not self._options.json and not self._options.quiet:
                 self.out.write(self._lines(section, section.held) + self._left_out(section))
             self.out.write("", flush=True)
-            self._order.popleft()
+            if self._order and (spool := self._order[0].spool):     # what waited until its model is the first one
+                spool.seek(0)
+                for text in iter(lambda: spool.read(1 << 16), ""):
+                    self.out.write(text)
+                spool.close()
 
     def _word(self, verdict: str) -> str:
         if self._options.verify:
@@ -2374,7 +2390,7 @@ def _stored_batches(schema: Schema, table: Table, parents: Mapping[str, Table | 
     for rows in table.scan(BATCH_RECORDS):
         # A number is judged by its text: by the column in one go, as in a file.
         texts = [[repr(cell) if type(cell) in (int, float) else cell for cell in column] for column in zip(*rows)]
-        batch = Batch(schema, Stored(schema).origin, 0, [row[0] for row in rows], (), list(map(list, zip(*texts))), len(rows))
+        batch = Batch(schema, Stored(schema).origin, 0, [row[0] for row in rows], (), list(map(list, zip(*texts))))
         validate_batch(batch, len(texts), range(len(texts)))
         for position, column in schema.unique:
             for row, key in enumerate(batch.keys[position]):
@@ -2566,10 +2582,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _load(options: argparse.Namespace, stack: contextlib.ExitStack) -> int:
     sources = open_sources(SCHEMAS, options, stack)
-    rejects = Rejects(options.rejects, sources) if options.rejects else None
     watch = Watch(options.log_file, options.trace)
     if not options.dry_run:
         os.makedirs(options.db_dir, exist_ok=True)
+    rejects = Rejects(options.rejects, sources) if options.rejects else None     # last, as it empties earlier ones
     out = Output(sys.stdout)
     report = Report(sources, options, out, rejects, Progress(options.quiet))
     with Interrupts(Patience(options.busy_timeout, watch)) as interrupts:

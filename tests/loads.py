@@ -348,7 +348,7 @@ def check_complete(folder: Path, load: Load, outcome: Outcome, again: bool = Fal
         assert found.keys() == expected.keys()
         odd = {line: (verdict, expected[line]) for line, verdict in found.items()
                if verdict != expected[line] and not (again and {verdict, expected[line]} <= stored)}
-        assert odd == {}, f"{model}: verdicts by line, found and expected"
+        assert odd == {}, f"{model}: verdicts by line, found and expected: {odd}"
         counts = outcome.summary[model]
         assert {verdict: counts[verdict] for verdict in ("inserted", "unchanged", "rejected", "failed")} == {
             verdict: list(found.values()).count(verdict) for verdict in ("inserted", "unchanged", "rejected", "failed")}
@@ -371,8 +371,9 @@ def check_failed(folder: Path, load: Load, outcome: Outcome, *databases: str, ca
     for model in MODELS:
         expected, found = load.verdicts[model], outcome.verdicts(model)
         assert found.keys() == expected.keys(), f"{model}: a verdict for every record"
-        assert {line: verdict for line, verdict in found.items()
-                if verdict != expected[line] and not (verdict == "failed" and model in touched)} == {}
+        odd = {line: (verdict, expected[line]) for line, verdict in found.items()
+               if verdict != expected[line] and not (verdict == "failed" and model in touched)}
+        assert odd == {}, f"{model}: verdicts by line, found and expected: {odd}"
         counts = outcome.summary[model]
         assert counts["read"] == len(expected) == sum(counts[verdict] for verdict in (
             "inserted", "unchanged", "rejected", "failed"))
