@@ -539,7 +539,7 @@ def validate_batch(batch: Batch, width: int, picks: Sequence[int]) -> None:
 # become blocks of records; what cannot be read as a record is a Problem in its row's place, and the rest goes on.
 
 CHUNK_BYTES = 1 << 18
-BATCH_RECORDS = 8000                # records that a thread carries of a longer input: each batch costs some 20 thread switches
+BATCH_RECORDS = 5000                # records that a thread carries of a longer input: each batch costs some 20 thread switches
 LINE_MAX = 1 << 20                  # characters in a line or a JSON element; what is longer is refused, not kept
 BINARY_SHARE = 0.05                 # control characters in the first chunk above which a file is no text
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -601,7 +601,8 @@ class Source:
             status = os.fstat(self._file.fileno())
             self.identity = (status.st_dev, status.st_ino)
             self.done_bytes, self.total_bytes = 0, status.st_size if stat.S_ISREG(status.st_mode) else None
-            self._chunks = self._decode()
+            chunks = self._decode()
+            self._chunks = itertools.chain([next(chunks, "")], chunks)      # a file that is no text is refused now
             self._open_format()
         except BaseException:
             self._file.close()
@@ -1473,7 +1474,7 @@ class InsertWorker:
 
 SINGLE_MAX = 1000                   # records of a model up to which each has a thread of its own
 THREADS_MAX = 64                    # batches of a model on their way at once, each with its thread
-IN_FLIGHT_MAX = 16_000              # records of a model on their way at once
+IN_FLIGHT_MAX = 10_000              # records of a model on their way at once
 PROGRESS_S = 0.1
 STACK_BYTES = 512 * 1024            # of a thread: the C library keeps small stacks for the next thread, large ones it unmaps
 
@@ -1665,14 +1666,18 @@ class Loader:
         try:
             while self.cut is None and not all(stream.ended for stream in self._streams.values()):
                 started = [self._start_next(stream) for stream in self._streams.values() if stream.has_room]
-                if not any(started):
+                if not all(started):
                     self._carry_held()
                 self._collect(wait=not any(started))
         finally:
             threading.stack_size(previous)
-            for stream in self._streams.values():
-                if not stream.ended:
-                    stream.worker.finish(stream.started, self.cut or "the load broke off")
+            self._finish()
+
+    def _finish(self) -> None:
+        """See what is on its way to its end, and all threads to theirs."""
+        for stream in self._streams.values():
+            if not stream.ended:
+                stream.worker.finish(stream.started, self.cut or "the load broke off")
         while any(stream.reported < stream.started for stream in self._streams.values()):
             self._collect(wait=True)
         for thread in self._ended:
@@ -1787,6 +1792,8 @@ class Loader:
             if stream.ended and stream.reported == stream.started:
                 self._report.close(stream.source.schema)
         limit = self._options.max_errors
+        if all(stream.ended for stream in self._streams.values()):
+            return                          # nothing is cut short any more
         if self._interrupts.number is not None:
             self.cut = "the load was interrupted"
         elif limit is not None and self._report.refused > limit:
