@@ -181,6 +181,9 @@ PROBLEMS: dict[str, str] = {
 }
 
 
+PATH_MAX = 4096                     # characters of a path in a message
+
+
 class Problem(namedtuple("Problem", "field code value detail", defaults=(None, ""))):
     """One reason to refuse a record: the field (None for the whole record), a code of PROBLEMS, the value found.
 
@@ -262,8 +265,8 @@ class Origin:
 
     def place(self, number: int) -> str:
         """Return what a person needs to find a record: `users.csv:11`, `users.json item 10`."""
-        return f"{printable(self.name, quote=False)}:{number}" if self.unit == "line" else (
-            f"{printable(self.name, quote=False)} {self.unit} {number}")
+        name = printable(self.name, PATH_MAX, quote=False)
+        return f"{name}:{number}" if self.unit == "line" else f"{name} {self.unit} {number}"
 
 
 def printable(value: object, limit: int = 60, quote: bool = True) -> str:
@@ -984,12 +987,17 @@ def _connect(path: str, **options: object) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=LOCK_POLL_S, isolation_level=None, check_same_thread=False, **options)
 
 
-def _connect_for_reading(path: str) -> sqlite3.Connection:
-    """Return a connection that cannot write, not even to make the file."""
+def _connect_for_reading(path: str, untouched: bool = False) -> sqlite3.Connection:
+    """Return a connection that cannot write, not even to make the file.
+
+    In write-ahead logging a reader makes a file of shared memory beside the database.  It does without where it must
+    leave the folder `untouched` or may not write there, as long as no log or journal shows that somebody writes.
+    """
     name = urllib.parse.quote(os.fsencode(os.path.abspath(path).replace(os.sep, "/")))
     uri = f"file:{'' if name.startswith('/') else '/'}{name}?mode=ro"
-    if not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK) and not os.path.exists(path + "-wal"):
-        uri += "&immutable=1"           # in a read-only folder nobody writes, and the shared memory cannot be made
+    untouched = untouched or not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK)
+    if untouched and not os.path.exists(path + "-wal") and not os.path.exists(path + "-journal"):
+        uri += "&immutable=1"
     return _connect(uri, uri=True)
 
 
@@ -1026,12 +1034,12 @@ class Table:
         return table._prepared(table._copy_stored)
 
     @classmethod
-    def for_reading(cls, schema: Schema, directory: str, patience: Patience) -> Table | None:
-        """Return the table, which must not be written to, or None where there is none."""
+    def for_reading(cls, schema: Schema, directory: str, patience: Patience, untouched: bool = False) -> Table | None:
+        """Return the table, which must not be written to, or None where there is none; see _connect_for_reading."""
         path = os.path.join(directory, schema.database)
         if not os.path.exists(path):
             return None
-        table = cls(schema, path, _connect_for_reading(path), patience)
+        table = cls(schema, path, _connect_for_reading(path, untouched), patience)
         try:
             found = patience.insist(schema.database, table._check_shape)
         except BaseException:
@@ -1067,7 +1075,7 @@ class Table:
 
     def _copy_stored(self) -> None:
         if os.path.exists(self.path):
-            with contextlib.closing(_connect_for_reading(self.path)) as stored:
+            with contextlib.closing(_connect_for_reading(self.path, untouched=True)) as stored:
                 self._patience.insist(self.schema.database, lambda: stored.backup(self._connection))
 
     def _check_shape(self) -> bool:
@@ -1511,7 +1519,7 @@ class Ledger:
                     self._unsure.update((batch.columns[0][position], reason) for position, reason in batch.unchecked.items())
                     ids, refused = batch.columns[0], batch.problems.keys() | batch.unchecked.keys()
                     self._durable.update(_without(ids, sorted(refused)))
-                    for position in batch.problems:
+                    for position in sorted(batch.problems):
                         self._refused.setdefault(ids[position], batch.places[position])
             self._wake(self._awaited.keys() & self._durable)
 
@@ -1644,7 +1652,7 @@ class Loader:
         patience = interrupts.patience
         origins = {source.schema.table: source.origin for source in sources}
         self.ledgers = {schema.table: Ledger(schema, origins.get(schema.table), functools.partial(
-            Table.for_reading, schema, options.db_dir, patience)) for schema in schemas}
+            Table.for_reading, schema, options.db_dir, patience, untouched=options.dry_run)) for schema in schemas}
         for source in sources:
             for _, each in source.schema.references:
                 self.ledgers[each.references].needed = True
@@ -2380,7 +2388,7 @@ def verify(schemas: Sequence[Schema], directory: str, patience: Patience, report
         tables: dict[str, Table | None] = {}
         for schema in schemas:
             try:
-                table = tables[schema.table] = Table.for_reading(schema, directory, patience)
+                table = tables[schema.table] = Table.for_reading(schema, directory, patience, untouched=True)
                 if table is not None:
                     stack.enter_context(table)
                     for batch in _stored_batches(schema, table, tables):
@@ -2485,10 +2493,18 @@ def _seconds(text: str) -> float:
     return float(text)
 
 
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose messages show what was typed without control characters."""
+
+    def error(self, message: str) -> None:
+        """Print the usage and the message, and exit with 2."""
+        super().error(printable(message, PATH_MAX, quote=False))
+
+
 def build_parser(schemas: Sequence[Schema]) -> argparse.ArgumentParser:
     """Return the parser of the command line; each schema has the flag that names its input file."""
     models = "\n".join(f"  {schema.table:10} {schema.database:13} {', '.join(schema.names)}" for schema in schemas)
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Insert records of several kinds into several SQLite databases at once, with every check\n"
                     "made by this program, and tell what became of every record.  Without a file it inserts\n"
                     "its built-in sample.",

@@ -165,12 +165,11 @@ def _judge(load: Load, model: str, records: list[list]) -> None:
 
 @dataclass
 class Outcome:
-    """What a run of the program left: exit status, standard output and error, and the lines of --json."""
+    """What a run of the program left: exit status, standard output and error."""
 
     status: int
     output: str
     error: str
-    seconds: float
 
     @property
     def lines(self) -> list[dict]:
@@ -195,13 +194,13 @@ class Running:
     """The program as a process, which ends with the `with` block at the latest; its output is read as it comes."""
 
     def __init__(self, folder: Path, *arguments: object, patch: str = "", wrap: Sequence[str] = (), program: Path = PROGRAM,
-                 stdout: int = subprocess.PIPE, stdin: int = subprocess.DEVNULL, **environment: str) -> None:
+                 stdout: int = subprocess.PIPE, stdin: int = subprocess.DEVNULL, python: Sequence[str] = ("-u",),
+                 **environment: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         start = ["-c", LAUNCH, program, patch] if patch else [program]
-        command = [*wrap, sys.executable, "-u", *start, *arguments]
-        self._begin = time.monotonic()
+        command = [*wrap, sys.executable, *python, *start, *arguments]
         self.process = subprocess.Popen(list(map(str, command)), cwd=folder, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE,
-                                        env={**os.environ, "NO_COLOR": "1", **environment})
+                                        env={**os.environ, "NO_COLOR": "1", "PYTHONUNBUFFERED": "", **environment})
         self._texts: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._readers = [threading.Thread(target=self._read, args=(name,), daemon=True)
@@ -240,16 +239,16 @@ class Running:
 
     def end(self, timeout_s: float = TIMEOUT_S) -> Outcome:
         """Wait for the end of the process and return what it left."""
+        end = time.monotonic() + timeout_s
+        for reader in self._readers:                # that is sooner known than the end of a process, which is polled for
+            reader.join(end - time.monotonic())
         try:
-            status = self.process.wait(timeout_s)
+            status = self.process.wait(max(end - time.monotonic(), 0))
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the program still runs after {timeout_s} s") from None
-        seconds = time.monotonic() - self._begin
-        for reader in self._readers:
-            reader.join(TIMEOUT_S)
         output, error = (b"".join(self._texts[name]).decode() for name in ("stdout", "stderr"))
         assert "Traceback" not in output + error and "Exception ignored" not in error, error
-        return Outcome(status, output, error, seconds)
+        return Outcome(status, output, error)
 
 
 def run_load(folder: Path, *arguments: object, timeout_s: float = TIMEOUT_S, **options: object) -> Outcome:

@@ -50,10 +50,10 @@ POINTS = [
     # before a table is made, and with nothing in it yet
     ("before", "commit", "users", 1), ("inside", "commit", "users", 1), ("after", "commit", "users", 1),
     # before, inside and after the commit of a group
-    ("before", "commit", "users", 2), ("before", "commit", "users", 4), ("inside", "commit", "users", 3), ("after", "commit", "users", 2),
+    ("before", "commit", "users", 2), ("inside", "commit", "users", 3), ("after", "commit", "users", 2),
     ("before", "commit", "products", 3), ("inside", "commit", "products", 2), ("after", "commit", "products", 2),
     # between parents and children: the parents are there, the children are not
-    ("before", "begin", "orders", 2), ("before", "insert", "orders", 1), ("after", "insert", "orders", 2),
+    ("before", "begin", "orders", 2), ("after", "insert", "orders", 2),
     ("before", "commit", "orders", 2), ("inside", "commit", "orders", 4), ("after", "commit", "orders", 3),
     # when all records are stored and the indexes are made
     ("after", "build_indexes", "users", 1),
@@ -116,7 +116,7 @@ def kill_at_random(folder: Path, load: Load, chance: random.Random, *arguments: 
         return running.end()
 
 
-@pytest.mark.parametrize("seed", [pytest.param(seed, marks=pytest.mark.heavy if seed >= 6 else ()) for seed in range(60)])
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=pytest.mark.heavy if seed >= 4 else ()) for seed in range(40)])
 def test_a_load_killed_again_and_again_loses_nothing_and_can_be_ended(tmp_path, load, seed):
     chance, folder = random.Random(seed), tmp_path / "databases"
     for _ in range(chance.randint(1, 3)):

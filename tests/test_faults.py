@@ -5,6 +5,7 @@ do not need the failed database come out as ever; and once the fault is mended, 
 """
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -12,12 +13,13 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from conftest import rows
 from loads import (MODELS, Load, Outcome, Running, check_complete, check_databases, check_failed, check_reported, locked, run_load,
                    wait_until, write_load)
 
@@ -27,19 +29,26 @@ TABLES = {
     "products": "CREATE TABLE products (id INTEGER PRIMARY KEY, name TEXT, price REAL)",
     "orders": "CREATE TABLE orders (id INTEGER PRIMARY KEY, user_id INTEGER, product_id INTEGER, quantity INTEGER)",
 }
+HEAVY = pytest.mark.heavy
 SMALL_GROUPS = "assert program.GROUP_RECORDS; program.GROUP_RECORDS = 30\n"
+
+
+def some(first: int, *parts: Sequence[object]) -> list:
+    """Return all combinations of the parts for `parametrize`, those after the first few as heavy ones."""
+    combinations = itertools.product(*parts)
+    return [pytest.param(*values, marks=HEAVY if number >= first else ()) for number, values in enumerate(combinations)]
 
 
 @pytest.fixture(scope="module")
 def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
     """A load of a moment, its orders stored while users and products still come in."""
-    return write_load(tmp_path_factory.mktemp("files"), seed=7, users=200, products=100, orders=200, near=True)
+    return write_load(tmp_path_factory.mktemp("files"), seed=7, users=200, products=60, orders=120, near=True)
 
 
 @pytest.fixture(scope="module")
 def long_load(tmp_path_factory: pytest.TempPathFactory) -> Load:
     """A load with enough users to fill something, and few of the others."""
-    return write_load(tmp_path_factory.mktemp("files"), seed=8, users=9000, products=30, orders=300)
+    return write_load(tmp_path_factory.mktemp("files"), seed=8, users=9000, products=30, orders=100)
 
 
 def check_fault(folder: Path, load: Load, outcome: Outcome, *databases: str, cause: str = "",
@@ -102,8 +111,7 @@ sqlite3.connect = connect
 LIMIT_FILES = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("pages", [1, 2])
+@pytest.mark.parametrize("pages, model", some(2, [2, 1], MODELS))
 def test_a_database_that_may_not_grow_fails_alone(tmp_path, model, pages):
     load = write_load(tmp_path / "files", seed=4, users=250, products=300, orders=800 if model == "orders" else 60)
     outcome = run_load(tmp_path, *load.arguments, patch=SMALL_GROUPS + LIMIT_PAGES.format(database=f"{model}.db", pages=pages))
@@ -111,14 +119,14 @@ def test_a_database_that_may_not_grow_fails_alone(tmp_path, model, pages):
     check_fault(tmp_path, load, outcome, f"{model}.db", cause="full")
 
 
-@pytest.mark.parametrize("size", [100_000, 200_000, 400_000])
+@pytest.mark.parametrize("size", some(1, [200_000, 100_000, 500_000]))
 def test_a_limit_on_the_size_of_files_fails_the_database_that_reaches_it(tmp_path, long_load, size):
     pytest.importorskip("resource")
     outcome = run_load(tmp_path, *long_load.arguments, "--batch-size", 200, patch=LIMIT_FILES.format(size=size))
     check_fault(tmp_path, long_load, outcome, "users.db")
 
 
-@pytest.mark.parametrize("kilobytes", [64, 200, 700])
+@pytest.mark.parametrize("kilobytes", some(2, [200, 700, 64]))
 def test_a_full_disk_fails_the_databases_that_found_no_room(tmp_path, long_load, kilobytes):
     small = tmp_path / "small"
     small.mkdir()
@@ -133,15 +141,27 @@ def test_a_full_disk_fails_the_databases_that_found_no_room(tmp_path, long_load,
         check_fault(small, long_load, outcome, *failed, mend=enlarge)
 
 
-def test_a_full_folder_for_temporary_files_is_told_and_nothing_hangs(tmp_path):
+@pytest.fixture
+def full_temporary_folder(tmp_path: Path) -> Iterator[tuple[Load, Outcome]]:
+    """A load of which more waits to be printed than the folder for temporary files takes, and what it left."""
     load = write_load(tmp_path / "files", seed=9, users=40_000, products=16_000, orders=10)
     small = tmp_path / "small"
     small.mkdir()
     with mounted("-t", "tmpfs", "-o", "size=64k", "none", target=small):
-        outcome = run_load(tmp_path, *load.arguments, TMPDIR=str(small))
-    assert outcome.status in (0, 1) or outcome.status == 3 and outcome.error.startswith("distributed_inserts: ")
+        yield load, run_load(tmp_path, *load.arguments, TMPDIR=str(small), timeout_s=10)
+
+
+def test_a_full_folder_for_temporary_files_loses_nothing_and_lets_nobody_wait(tmp_path, full_temporary_folder):
+    load, outcome = full_temporary_folder
+    assert outcome.status and "No space left" in outcome.error
     check_reported(load, outcome, check_databases(tmp_path))
     check_complete(tmp_path, load, run_load(tmp_path, *load.arguments), again=True)
+
+
+@pytest.mark.xfail(strict=True, reason="exit status 2 says that nothing was written")
+def test_a_full_folder_for_temporary_files_is_not_taken_for_unreadable_input(tmp_path, full_temporary_folder):
+    _, outcome = full_temporary_folder
+    assert outcome.status == 3 == outcome.lines[-1]["exit_status"]
 
 
 # ------------------------------------------------------------------------------- Calls of the system that fail once
@@ -169,7 +189,7 @@ def check_injected(folder: Path, load: Load, outcome: Outcome, happened: bool, c
         check_complete(folder, load, run_load(folder, *load.arguments), again=True)
 
 
-@pytest.mark.parametrize("number", [pytest.param(n, marks=pytest.mark.heavy if n > 6 else ()) for n in range(1, 13)])
+@pytest.mark.parametrize("number", some(6, range(1, 13)))
 def test_a_sync_that_fails_is_no_success(tmp_path, load, number):
     folder = tmp_path / "databases"
     outcome, happened = inject(folder, f"fdatasync:error=EIO:when={number}", *load.arguments, "--batch-size", 30)
@@ -177,7 +197,7 @@ def test_a_sync_that_fails_is_no_success(tmp_path, load, number):
     assert outcome.total("failed") or number > 6
 
 
-@pytest.mark.parametrize("number", [pytest.param(n, marks=pytest.mark.heavy if n > 6 else ()) for n in range(1, 21)])
+@pytest.mark.parametrize("number", some(6, range(1, 21)))
 def test_a_write_that_finds_no_room_is_no_success(tmp_path, load, number):
     folder = tmp_path / "databases"
     outcome, happened = inject(folder, f"pwrite64:error=ENOSPC:when={number}", *load.arguments, "--batch-size", 30)
@@ -262,7 +282,7 @@ def disturb(folder: Path, load: Load, action: Callable[[], object]) -> Outcome:
         return running.end()
 
 
-@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("move", some(2, MOVES))
 def test_a_database_that_goes_away_during_the_load_fails_alone(tmp_path, long_load, move):
     outcome = disturb(tmp_path, long_load, lambda: MOVES[move](tmp_path / "users.db"))
     check_failed(tmp_path, long_load, outcome, "users.db")
@@ -280,8 +300,7 @@ def test_a_folder_deleted_during_the_load_fails_its_databases(tmp_path, long_loa
 # ------------------------------------------------------------------------------------------------------- Locks
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("statement", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
+@pytest.mark.parametrize("statement, model", some(2, ["BEGIN EXCLUSIVE", "BEGIN IMMEDIATE"], MODELS))
 def test_a_lock_of_a_second_is_waited_for(tmp_path, load, model, statement):
     with locked(tmp_path / f"{model}.db", statement) as unlock:
         with Running(tmp_path, "--json", *load.arguments, "--log-file", "log.txt") as running:
@@ -299,7 +318,7 @@ def test_a_lock_past_the_timeout_fails_its_database_alone(tmp_path, load, model)
     check_fault(tmp_path, load, outcome, f"{model}.db", cause="locked")
 
 
-@pytest.mark.parametrize("statement", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
+@pytest.mark.parametrize("statement", some(1, ["BEGIN EXCLUSIVE", "BEGIN IMMEDIATE"]))
 def test_a_lock_past_the_timeout_on_a_database_in_use_fails_it_alone(tmp_path, load, statement):
     run_load(tmp_path, *load.arguments[:2])
     with locked(tmp_path / "users.db", statement):
@@ -310,13 +329,31 @@ def test_a_lock_past_the_timeout_on_a_database_in_use_fails_it_alone(tmp_path, l
     check_complete(tmp_path, load, run_load(tmp_path, *load.arguments), again=True)
 
 
+@pytest.mark.xfail(strict=True, reason="a record in doubt does not hold its id: promises 3 and 4")
+def test_a_record_in_doubt_keeps_its_id_from_a_later_one_that_clashes_with_it(tmp_path):
+    for name, text in (("known", "id,name,email\n1,Ann,ann@example.com\n"), ("new", "id,name,email\n2,Bob,bob@example.com\n"),
+                       ("products", "id,name,price\n1,Mouse,30\n"),
+                       ("orders", "id,user_id,product_id,quantity\n1,2,1,5\n1,1,1,7\n")):
+        (tmp_path / f"{name}.csv").write_text(text)
+    run_load(tmp_path, "--users", "known.csv", "--products", "products.csv")
+    arguments = ["--users", "new.csv", "--orders", "orders.csv"]
+    with locked(tmp_path / "users.db"):
+        outcome = run_load(tmp_path, *arguments, "--busy-timeout", "0.3")
+    assert outcome.verdicts("orders") == {2: "failed", 3: "failed"}     # which one is to be stored is not known yet
+    outcome = run_load(tmp_path, *arguments)
+    assert outcome.verdicts("orders") == {2: "inserted", 3: "rejected"}
+    assert rows(tmp_path / "orders.db") == [(1, 2, 1, 5)]
+
+
 # -------------------------------------------------------------------------------- Databases that are something else
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("content", [b"this is no database\n" * 300, b"\0" * 5000, b"no"], ids=["text", "zeros", "two bytes"])
-def test_a_file_that_is_no_database_fails_alone_and_stays_as_it_is(tmp_path, load, model, content):
-    database = tmp_path / f"{model}.db"
+NO_DATABASES = {"text": b"this is no database\n" * 300, "zeros": b"\0" * 5000, "two bytes": b"no"}
+
+
+@pytest.mark.parametrize("name, model", some(4, NO_DATABASES, MODELS))
+def test_a_file_that_is_no_database_fails_alone_and_stays_as_it_is(tmp_path, load, name, model):
+    database, content = tmp_path / f"{model}.db", NO_DATABASES[name]
     database.write_bytes(content)
     outcome = run_load(tmp_path, *load.arguments)
     assert database.read_bytes() == content
@@ -331,18 +368,18 @@ def test_a_folder_in_the_place_of_a_database_fails_it_alone(tmp_path, load):
 
 OTHERS = {
     "other columns": "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, mail TEXT)",
+    "another order": "CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT, name TEXT)",
+    "a unique column": "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, email TEXT UNIQUE)",
+    "a column that may not be null": "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT NOT NULL, email TEXT)",
+    "a view": "CREATE VIEW users AS SELECT 1 AS id, 'x' AS name, 'y' AS email",
+    "a virtual table": "CREATE VIRTUAL TABLE users USING fts5(id, name, email)",
     "a column more": "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, email TEXT, phone TEXT)",
     "a column less": "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT)",
-    "another order": "CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT, name TEXT)",
     "another type": "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, email BLOB)",
     "no key": "CREATE TABLE users (id INTEGER, name TEXT, email TEXT)",
-    "a unique column": "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, email TEXT UNIQUE)",
     "a check": "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, email TEXT CHECK (email <> ''))",
-    "a column that may not be null": "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT NOT NULL, email TEXT)",
     "a default": "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT DEFAULT 'x', email TEXT)",
-    "a view": "CREATE VIEW users AS SELECT 1 AS id, 'x' AS name, 'y' AS email",
     "a view in other letters": "CREATE VIEW Users AS SELECT 1 AS id, 'x' AS name, 'y' AS email",
-    "a virtual table": "CREATE VIRTUAL TABLE users USING fts5(id, name, email)",
 }
 ADDITIONS = {
     "a trigger that refuses": "CREATE TRIGGER t BEFORE INSERT ON users BEGIN SELECT RAISE(ABORT, 'no'); END",
@@ -352,7 +389,7 @@ ADDITIONS = {
 }
 
 
-@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("other", some(5, OTHERS))
 def test_a_database_with_another_schema_fails_alone(tmp_path, load, other):
     database = tmp_path / "users.db"
     try:
@@ -363,7 +400,7 @@ def test_a_database_with_another_schema_fails_alone(tmp_path, load, other):
     check_fault(tmp_path, load, outcome, "users.db", cause="not the expected table", mend=database.unlink)
 
 
-@pytest.mark.parametrize("addition", ADDITIONS)
+@pytest.mark.parametrize("addition", some(3, ADDITIONS))
 def test_a_database_that_decides_for_itself_fails_alone(tmp_path, load, addition):
     database = tmp_path / "users.db"
     query(database, TABLES["users"], ADDITIONS[addition])
@@ -386,7 +423,7 @@ DAMAGES: dict[str, Callable[[bytearray], object]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", some(3, DAMAGES))
 def test_a_damaged_database_fails_alone(tmp_path, load, damage):
     database = tmp_path / "users.db"
     run_load(tmp_path, *load.arguments[:2])
@@ -471,8 +508,7 @@ def test_a_machine_without_room_for_threads_is_told_or_waited_for(tmp_path, shor
 # ---------------------------------------------------------------------------------------------- Programs that break
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("place", ["Table.insert", "Table.commit", "Group.share_out"])
+@pytest.mark.parametrize("place, model", some(3, ["Table.insert", "Table.commit", "Group.share_out"], MODELS))
 def test_a_worker_that_raises_something_unforeseen_fails_its_database_alone(tmp_path, load, model, place):
     owner, name = place.split(".")
     patch = SMALL_GROUPS + f"""
