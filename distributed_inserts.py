@@ -550,6 +550,7 @@ BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.
 CUT = "\ud800"                      # ends a line that was cut at LINE_MAX; no decoder below yields it in UTF-8 text
 UNREADABLE = re.compile("[\0\ud800-\udfff]")
 NEXT_ELEMENT = re.compile(r"(?=,\s*\{)")
+JSON_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]')
 JSON_SPACE = re.compile(r"[ \t\n\r]*")
 # An object becomes a tuple of pairs, so that repeated keys show; a number stays text.  All of it runs in C.
 JSON = json.JSONDecoder(object_pairs_hook=tuple, parse_int=Numeral, parse_float=Numeral, parse_constant=Numeral)
@@ -597,7 +598,7 @@ class Source:
         self.origin = Origin(self.name, "item" if self.format == "json" else "line")
         self.encoding, self._errors, self.bom, self.header = "utf-8", "surrogateescape", b"", ""
         self.width, self.picks, self.extra = len(schema.names), tuple(range(len(schema.names))), []
-        self._positions = {name: position for position, name in enumerate(schema.names)}
+        self._positions = {name.casefold(): position for position, name in enumerate(schema.names)}
         self._delimiter = "\t" if self.format == "tsv" else ","
         self._file = open(0 if path == "-" else path, "rb", buffering=0, closefd=path != "-")
         try:
@@ -621,7 +622,8 @@ class Source:
             elements = enumerate(self._array.elements(), start=1)
             while part := [(number, raw, self._row(value, error))
                            for number, (raw, value, error) in itertools.islice(elements, BATCH_RECORDS)]:
-                yield Block(*map(list, zip(*part)))
+                places, raws, rows = map(list, zip(*part))
+                yield _refuse_unreadable(Block(places, raws, rows), "".join(raws))
             return
         parse = self._parse_json_lines if self.format == "jsonl" else self._parse_csv
         number, lines, fresh = self._lines.number, [], BATCH_RECORDS
@@ -651,7 +653,9 @@ class Source:
 
     def _decode(self) -> Iterator[str]:
         """Yield the text of the file in chunks; bytes that are no text become lone surrogates."""
-        first = self._file.read(CHUNK_BYTES) or b""
+        first = b""
+        while len(first) < 4 and (more := self._file.read(CHUNK_BYTES)):    # a pipe may deliver a byte at a time
+            first += more
         for bom, encoding in BOMS:
             if first.startswith(bom):
                 self.encoding, self.bom = encoding, bom
@@ -688,14 +692,15 @@ class Source:
             raise ValueError(f"{self.origin.place(number)}: the header cannot be read: {block.rows[0].message}")
         self.header = block.raws[0]
         found = [cell.strip().casefold() for cell in block.rows[0]]
-        wrong = [f"no column {name}" for name in self.schema.names if name not in found]
-        wrong += [f"{found.count(name)} columns {name}" for name in self.schema.names if found.count(name) > 1]
+        names = list(self._positions)
+        wrong = [f"no column {name}" for name in names if name not in found]
+        wrong += [f"{found.count(name)} columns {name}" for name in names if found.count(name) > 1]
         if wrong:
             shown = ", ".join(map(printable, block.rows[0][:20]))
             raise ValueError(f"{printable(self.name)}: the header has {' and '.join(wrong)}; found: {shown}")
-        self.picks = tuple(map(found.index, self.schema.names))
+        self.picks = tuple(map(found.index, names))
         self.width = len(found)
-        self.extra = [cell for cell, name in zip(block.rows[0], found) if name not in self.schema.names]
+        self.extra = [cell for cell, name in zip(block.rows[0], found) if name not in names]
 
     def _parse_csv(self, lines: list[str], number: int, at_end: bool) -> tuple[Block, list[str]]:
         """Return the records of the lines, and the lines of a last one that goes on below them.
@@ -823,6 +828,7 @@ class LineReader:
         self._chunks = chunks
         self._lines: list[str] = []
         self._next = 0                      # the index of the next line in them
+        self._return = ""                   # a CR at the end of a chunk, inside a line that was cut
         self._tail: str | None = ""         # the beginning of a line whose end is in a later chunk; None at the end
 
     def take(self, count: int) -> list[str]:
@@ -842,8 +848,10 @@ class LineReader:
             return lines
         lines = []
         if self._tail.endswith(CUT):        # what follows in a line that was cut is dropped
-            end = re.search("\r\n|\r|\n", chunk)
+            chunk, self._return = self._return + chunk, ""
+            end = re.search("\r\n|\r(?!\\Z)|\n", chunk)
             if end is None:
+                self._return = chunk[-1:] if chunk.endswith("\r") else ""       # half of an end, or all of it
                 return lines
             lines, self._tail, chunk = [self._tail], "", chunk[end.end():]
         lines += io.StringIO(self._tail + chunk, newline="")
@@ -904,15 +912,29 @@ class ArrayReader:
         while True:
             try:
                 element, end = JSON.raw_decode(self._text, self._position)
-                if end < len(self._text) or not self._more():       # a number may go on in the next chunk
+                # What no separator follows may be a number that goes on, in the next chunk or as something broken.
+                if self._text[end:end + 1] in tuple(",] \t\r\n") or not self._more():
                     raw, self._position = self._text[self._position:end], end
                     return raw, element, None
             except (ValueError, RecursionError) as error:
                 if len(self._text) - self._position >= LINE_MAX or not self._more():
                     return self._skip(error)
 
+    def _balanced_end(self) -> int | None:
+        depth = 0
+        for token in JSON_BRACKET.finditer(self._text, self._position):
+            depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(token.group(), 0)
+            if depth <= 0:
+                return token.end() if depth == 0 and token.group() in "]}" else None
+        return None
+
     def _skip(self, error: Exception) -> tuple[str, None, Exception]:
-        """Return the text up to the next element, and the error."""
+        """Return the text up to where the brackets of a broken element close, or else to the next element, and the error."""
+        while (end := self._balanced_end()) is None and len(self._text) - self._position < LINE_MAX and self._more():
+            pass
+        if end is not None:
+            raw, self._position = self._text[self._position:end], end
+            return raw, None, error
         raw, found = "", None
         while not found:
             found = NEXT_ELEMENT.search(self._text, self._position)
@@ -952,27 +974,25 @@ STORAGE_ERRORS = (sqlite3.Error, OSError)
 
 
 class Patience:
-    """Tries again what fails on a lock, for `timeout_s` seconds; `hurry`, set by an interrupt, allows one more."""
+    """Tries again what fails on a lock, for `timeout_s` seconds; an interrupt, at `hurry_from`, allows one more."""
 
     def __init__(self, timeout_s: float, watch: Watch) -> None:
         self.timeout_s = timeout_s
-        self.hurry = False
+        self.hurry_from: float | None = None        # when an interrupt came
         self._watch = watch
 
     def insist(self, database: str, action: Callable[[], object]) -> object:
         """Return what the action returns, or raise its error."""
-        begin, hurry_from, tries = time.monotonic(), None, 0
+        begin, tries = time.monotonic(), 0
         while True:
             try:
                 result = action()
                 break
             except sqlite3.OperationalError as error:
                 now = time.monotonic()
-                if hurry_from is None and self.hurry:
-                    hurry_from = now
                 if "locked" not in str(error):
                     raise
-                if now - begin >= self.timeout_s or hurry_from is not None and now - hurry_from >= 1:
+                if now - begin >= self.timeout_s or self.hurry_from is not None and now - self.hurry_from >= 1:
                     raise sqlite3.OperationalError(f"locked by another process for {now - begin:.1f} s") from error
                 tries += 1
                 self._watch.note("locked", database, tries=tries)
@@ -1247,6 +1267,7 @@ class Group:
         self.refused = {offset + position for batch, offset in pairs for position in batch.problems}
         self.unchecked = {offset + position for batch, offset in pairs for position in batch.unchecked}
         self.clashes: dict[int, list[Problem]] = {}
+        self.doubts: dict[int, str] = {}
         self.unchanged: set[int] = set()
 
     def _joined(self, parts: Iterator[list]) -> list:
@@ -1258,11 +1279,13 @@ class Group:
 
     def share_out(self) -> None:
         """Give every batch what was found of its records."""
-        for position in (*self.clashes, *self.unchanged):
+        for position in (*self.clashes, *self.doubts, *self.unchanged):
             number = bisect.bisect_right(self._offsets, position) - 1
             batch, local = self._batches[number], position - self._offsets[number]
             if position in self.unchanged:
                 batch.unchanged.add(local)
+            elif position in self.doubts:
+                batch.unchecked[local] = self.doubts[position]
             else:
                 found = batch.problems.setdefault(local, [])
                 found += self.clashes[position]
@@ -1305,6 +1328,8 @@ class InsertWorker:
         self._has_ended = False
         self._cut: str | None = None
         self._dismissed = threading.Event()
+        # What the records in doubt hold: ids, and keys by the position of their field.
+        self._doubtful: dict[int, set] = {0: set(), **{place: set() for place, _ in schema.unique}}
         self._number = 0                    # of the transaction
         self._thread = threading.Thread(target=self._run, name=f"insert-worker {schema.database}")
 
@@ -1439,6 +1464,10 @@ class InsertWorker:
         for position, keys in group.keys.items():
             held[position] = self._holders.find(position, keys)
             suspects.update(_positions(keys, held[position].keys() | _repeated(keys, "")))
+        suspects |= group.unchecked
+        if self._doubtful[0]:
+            for place, doubtful in self._doubtful.items():
+                suspects.update(_positions(group.keys.get(place, group.columns[0]), doubtful))
         dropped = group.refused | group.unchecked
         dropped.update([position for position in sorted(suspects) if not self._accept(group, position, stored, held)])
         return sorted(dropped)
@@ -1469,7 +1498,15 @@ class InsertWorker:
                 clashes.append(Problem(column.name, "not_unique", group.columns[place][position], f"{self.schema.record} {holder}"))
         if clashes:
             group.clashes[position] = clashes
-        if clashes or is_barred:
+        if clashes or position in group.refused:
+            return False
+        # A record in doubt may be the one that an undisturbed load stores: its id and keys are nobody else's in this one.
+        taken = {0: id_, **{place: group.keys[place][position] for place, _ in self.schema.unique}}
+        if not is_barred and any(value in self._doubtful[place] for place, value in taken.items()):
+            group.doubts[position] = "it may clash with a record that could not be checked"
+        if is_barred or position in group.doubts:
+            for place, value in taken.items():
+                self._doubtful[place].add(value)
             return False
         stored[id_] = group.row(position)
         for place, _ in self.schema.unique:
@@ -1760,8 +1797,8 @@ class Loader:
             waiting = self._watch.span("wait for references", batch.schema.database, to=names)
         with waiting as told:
             absent, doubt = ledger.missing(ids)
-        if told is not None:
-            self._watch.arrows(column.references, ids, batch)
+            if told is not None:
+                self._watch.arrows(column.references, ids, batch)
         for row in _positions(values, absent):
             reason = doubt or ledger.doubt(values[row])
             if reason:
@@ -1961,7 +1998,10 @@ class Report:
         if section.spool is None:
             import tempfile                 # seldom needed and slow to import
             section.spool = tempfile.SpooledTemporaryFile(1 << 20, "w+", encoding="utf-8", errors="surrogatepass")
-        section.spool.write(text)
+        try:
+            section.spool.write(text)
+        except OSError as error:
+            self.out.error = f"cannot keep the list in the temporary folder: {error.strerror}"
 
     def close(self, schema: Schema) -> None:
         """List what is held of a model that is done, and let the next one write."""
@@ -2049,6 +2089,10 @@ class Report:
             self._progress.show([(section.schema.database, section.read, sum(
                 section.counts[verdict] for verdict in (REJECTED, FAILED)), source.done_bytes, source.total_bytes)
                 for section, source in zip(self._sections.values(), sources)])
+
+    def totals(self) -> list[tuple[str, dict[str, int]]]:
+        """Return the counts of every database."""
+        return [(section.schema.database, {"read": section.read, **section.counts}) for section in self._sections.values()]
 
     def total(self, verdict: str) -> int:
         """Return how many records have a verdict so far."""
@@ -2183,13 +2227,15 @@ class Watch:
         """Remember when single records were settled, for the arrows to those that waited for them."""
         if self._trace:
             for batch in batches:
-                if batch.size == len(batch.places) == 1 and len(self._durable) < TRACE_EVENTS_MAX:
+                if batch.failure is None and batch.size == len(batch.places) == 1 and len(self._durable) < TRACE_EVENTS_MAX:
                     self._durable[batch.schema.table, batch.columns[0][0]] = (self._now(), batch.schema.database, batch.name)
 
     def arrows(self, table: str, ids: Iterable[int], batch: Batch) -> None:
         """Draw an arrow from each of the records waited for to the batch that waited."""
         for id_ in ids if self._trace else ():
-            if (table, id_) in self._durable:
+            if len(self._events) + 2 > TRACE_EVENTS_MAX:
+                self._left_out += 2         # half an arrow would break the format
+            elif (table, id_) in self._durable:
                 moment, database, name = self._durable[table, id_]
                 number = next(self._numbers)
                 self._add("s", "refers to", database, moment, thread=name, cat="reference", id=number)
@@ -2381,7 +2427,7 @@ class Stored:
         return Origin(self.schema.database, "id")
 
 
-def verify(schemas: Sequence[Schema], directory: str, patience: Patience, report: Report) -> list[str]:
+def verify(schemas: Sequence[Schema], directory: str, patience: Patience, report: Report, watch: Watch) -> list[str]:
     """Check every stored record as if it were read from a file; report what breaks a rule, return what failed."""
     failures = []
     with contextlib.ExitStack() as stack:
@@ -2391,8 +2437,10 @@ def verify(schemas: Sequence[Schema], directory: str, patience: Patience, report
                 table = tables[schema.table] = Table.for_reading(schema, directory, patience, untouched=True)
                 if table is not None:
                     stack.enter_context(table)
-                    for batch in _stored_batches(schema, table, tables):
-                        report.add(batch)
+                    with watch.span("verify", schema.database):
+                        for batch in _stored_batches(schema, table, tables):
+                            report.add(batch)
+                            watch.verdicts(batch)
             except STORAGE_ERRORS as error:
                 failures.append(f"{schema.database}: {printable(str(error), 200, quote=False)}")
             report.close(schema)
@@ -2476,7 +2524,7 @@ class Interrupts:
         if self.number is not None:
             os._exit(128 + number)
         self.number = number
-        self.patience.hurry = True
+        self.patience.hurry_from = time.monotonic()
         if self._is_reading:
             raise KeyboardInterrupt
 
@@ -2581,7 +2629,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status; see EXIT_STATUSES."""
     check_schemas(SCHEMAS)
     parser = build_parser(SCHEMAS)
-    options = parser.parse_args(argv)
+    try:
+        options = parser.parse_args(argv)
+    except SystemExit as ending:            # after --help, --version or a wrong usage
+        out = Output(sys.stdout)
+        out.write("", flush=True)
+        _complain(out.error)
+        return 3 if out.error else ending.code
     if options.verify and (options.dry_run or options.rejects or any(getattr(options, schema.table) for schema in SCHEMAS)):
         parser.error("--verify looks at what is stored: it takes no files, no --dry-run and no --rejects")
     collecting = gc.isenabled()
@@ -2622,13 +2676,16 @@ def _load(options: argparse.Namespace, stack: contextlib.ExitStack) -> int:
             status = 3
         status = 2 if loader.unreadable else 128 + interrupts.number if interrupts.number else status
         report.summarize(status, next_steps(options, report, rejects, loader.cut, is_sample))
+    for database, counts in report.totals():
+        watch.note("totals", database, **counts)
+    trace_notice = watch.close()
     if out.closed:
         return status if loader.cut is None else 128 + 13       # as if SIGPIPE had ended it
     for source in sources:
         if source.extra:
             names = ", ".join(printable(name) for name in source.extra[:20])
             _complain(f"{printable(source.origin.name, quote=False)}: ignored what is no field of {source.schema.table}: {names}")
-    _complain(*loader.failures, loader.unreadable, out.error, rejects and rejects.error, watch.close())
+    _complain(*loader.failures, loader.unreadable, out.error, rejects and rejects.error, trace_notice)
     return 3 if out.error else status
 
 
@@ -2638,10 +2695,13 @@ def _verify(options: argparse.Namespace) -> int:
     out = Output(sys.stdout)
     stored = [Stored(schema) for schema in SCHEMAS]
     report = Report(stored, options, out, None, Progress(options.quiet))
-    failures = verify(SCHEMAS, options.db_dir, Patience(options.busy_timeout, Watch(options.log_file)), report)
+    watch = Watch(options.log_file, options.trace)
+    failures = verify(SCHEMAS, options.db_dir, Patience(options.busy_timeout, watch), report, watch)
     status = 3 if failures or out.error else 1 if report.refused else 0
     report.summarize(status, ())
-    _complain(*failures, out.error)
+    for database, counts in report.totals():
+        watch.note("totals", database, read=counts["read"], broken=counts[REJECTED])
+    _complain(*failures, out.error, watch.close())
     return status
 
 

@@ -124,6 +124,26 @@ def test_a_load_killed_again_and_again_loses_nothing_and_can_be_ended(tmp_path, 
     check_complete(folder, load, run_load(folder, *load.arguments), again=True)
 
 
+CALLS = [(call, number) for number in range(3, 13) for call in ("pwrite64", "fdatasync")]
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not here")
+@pytest.mark.parametrize("call, number", [pytest.param(*point, marks=pytest.mark.heavy if place >= 4 else ())
+                                          for place, point in enumerate(CALLS)])
+def test_a_load_killed_between_the_writes_of_a_commit_loses_nothing_and_can_be_ended(tmp_path, load, call, number):
+    folder, trace = tmp_path.resolve() / "databases", tmp_path.resolve() / "trace.txt"
+    model = list(MODELS)[number % 3]
+    strace = ["strace", "-f", "-o", trace, "-P", folder / f"{model}.db-wal", "-e", f"trace={call}", "-e",
+              f"inject={call}:signal=SIGKILL:when={number}"]
+    outcome = run_load(folder, *load.arguments, "--batch-size", 15, wrap=list(map(str, strace)),
+                       patch="assert program.GROUP_RECORDS; program.GROUP_RECORDS = 30")
+    if not trace.exists() or not trace.stat().st_size:
+        pytest.skip(f"strace does not work here: {outcome.error[:200]}")
+    assert outcome.status == KILLED, "the load never came to that call"
+    check_after_kill(folder, load, outcome)
+    check_complete(folder, load, run_load(folder, *load.arguments), again=True)
+
+
 # ---------------------------------------------------------------------------------------------------- Power loss
 # A kill leaves to the system what was written; the loss of power does not.  So every commit has to have been synced.
 
