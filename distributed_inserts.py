@@ -550,7 +550,7 @@ BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.
 CUT = "\ud800"                      # ends a line that was cut at LINE_MAX; no decoder below yields it in UTF-8 text
 UNREADABLE = re.compile("[\0\ud800-\udfff]")
 NEXT_ELEMENT = re.compile(r"(?=,\s*\{)")
-JSON_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]')
+JSON_BRACKET = re.compile(r'"(?:[^"\\\0-\x1f]|\\.)*"|[{}\[\]]')
 JSON_SPACE = re.compile(r"[ \t\n\r]*")
 # An object becomes a tuple of pairs, so that repeated keys show; a number stays text.  All of it runs in C.
 JSON = json.JSONDecoder(object_pairs_hook=tuple, parse_int=Numeral, parse_float=Numeral, parse_constant=Numeral)
@@ -921,17 +921,25 @@ class ArrayReader:
                     return self._skip(error)
 
     def _balanced_end(self) -> int | None:
-        depth = 0
+        """Return where the brackets of an element that begins with one close; None if they do not match."""
+        expected: list[str] = []
+        if self._text[self._position:self._position + 1] not in tuple("{["):
+            return None
         for token in JSON_BRACKET.finditer(self._text, self._position):
-            depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(token.group(), 0)
-            if depth <= 0:
-                return token.end() if depth == 0 and token.group() in "]}" else None
+            character = token.group()
+            if character in "{[":
+                expected.append("}" if character == "{" else "]")
+            elif character in "]}" and (not expected or expected.pop() != character):
+                return None
+            if not expected:
+                return token.end()
         return None
 
     def _skip(self, error: Exception) -> tuple[str, None, Exception]:
         """Return the text up to where the brackets of a broken element close, or else to the next element, and the error."""
-        while (end := self._balanced_end()) is None and len(self._text) - self._position < LINE_MAX and self._more():
+        while len(self._text) - self._position < LINE_MAX and self._more():
             pass
+        end = self._balanced_end()
         if end is not None:
             raw, self._position = self._text[self._position:end], end
             return raw, None, error
