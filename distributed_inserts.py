@@ -93,8 +93,10 @@ class Schema:
         for name in (self.table, self.record, *self.names):
             if not (name.isascii() and name.isidentifier()):
                 raise ValueError(f"{self.table}: {name!r} is no name for a table or a column")
-        if [each.kind for each in self.fields].index(Kind.ID) != 0 or self.names[0] != "id":
-            raise ValueError(f"{self.table}: the first field has to be id")
+        if [each.name for each in self.fields if each.kind is Kind.ID] != ["id"] or self.names[0] != "id":
+            raise ValueError(f"{self.table}: the first field, and no other, has to be the id")
+        if len({name.casefold() for name in self.names}) < len(self.names):
+            raise ValueError(f"{self.table}: a field is declared twice")
         for each in self.fields:
             if each.unique and each.kind not in (Kind.TEXT, Kind.EMAIL):
                 raise ValueError(f"{self.table}.{each.name}: only a text or an e-mail address can be unique")
@@ -544,6 +546,7 @@ def validate_batch(batch: Batch, width: int, picks: Sequence[int]) -> None:
 CHUNK_BYTES = 1 << 18
 BATCH_RECORDS = 5000                # records that a thread carries of a longer input: each batch costs some 20 thread switches
 LINE_MAX = 1 << 20                  # characters in a line or a JSON element; what is longer is refused, not kept
+RECORD_LINES_MAX = 10_000            # lines in a CSV record
 BINARY_SHARE = 0.05                 # control characters in the first chunk above which a file is no text
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
@@ -679,15 +682,15 @@ class Source:
         return text.encode(self.encoding, self._errors)
 
     def _read_header(self) -> None:
-        lines, number = [], self._lines.number
-        while True:
-            taken = self._lines.take(1)
+        number, lines, block = self._lines.number, [], ()
+        while not len(block):
+            taken = self._lines.take(len(lines) or 1)       # twice as many each time: parsing again stays linear
             lines += taken
-            block, lines = self._parse_csv(lines, number, at_end=not taken)
-            if len(block):
-                break
-            if not taken:
+            block, kept = self._parse_csv(lines, number, at_end=not taken)
+            if not taken and not len(block):
                 raise ValueError(f"{printable(self.name)}: empty; expected a header with {', '.join(self.schema.names)}")
+        below = block.places[1] if len(block) > 1 else number + len(lines) - len(kept)
+        self._lines.put_back(lines[below - number:])
         if isinstance(block.rows[0], Problem):
             raise ValueError(f"{self.origin.place(number)}: the header cannot be read: {block.rows[0].message}")
         self.header = block.raws[0]
@@ -718,7 +721,7 @@ class Source:
             rows += parsed
             if error is not None:
                 goes_on = at_last_line and not at_end and "end of data" in error
-                if goes_on and sum(map(len, lines[start:])) < LINE_MAX:
+                if goes_on and len(lines) - start < RECORD_LINES_MAX and sum(map(len, lines[start:])) < LINE_MAX:
                     break
                 places.append(number + start)
                 raws.append(lines[start])
@@ -840,6 +843,11 @@ class LineReader:
         self.number += len(lines)
         return lines
 
+    def put_back(self, lines: list[str]) -> None:
+        """Take back the last lines that were taken."""
+        self._lines, self._next = lines + self._lines[self._next:], 0
+        self.number -= len(lines)
+
     def _read_on(self) -> list[str]:
         """Return the lines that end in the next chunk."""
         chunk = next(self._chunks, None)
@@ -856,6 +864,8 @@ class LineReader:
             lines, self._tail, chunk = [self._tail], "", chunk[end.end():]
         lines += io.StringIO(self._tail + chunk, newline="")
         self._tail = lines.pop() if lines and not lines[-1].endswith(("\n", CUT)) else ""
+        if len(chunk) > LINE_MAX or lines and len(lines[0]) > LINE_MAX:
+            lines = [line[:LINE_MAX] + CUT if len(line) > LINE_MAX and not line.endswith(CUT) else line for line in lines]
         if len(self._tail) > LINE_MAX:
             self._tail = self._tail[:LINE_MAX] + CUT
         return lines
@@ -1116,9 +1126,10 @@ class Table:
         expected = [(each.name, COLUMN_TYPES[each.kind].split()[0], 0, each.kind is Kind.ID) for each in self.schema.fields]
         actual = [(name, kind.upper(), notnull or default is not None, bool(key)) for _, name, kind, notnull, default, key, _
                   in query(f'PRAGMA table_xinfo("{table}")')]
-        words = re.findall(r"[a-z]+", " ".join(sql.lower() for kind, _, sql in found if kind == "table"))
+        words = set(re.findall(r'"[^"]*"|\w+', " ".join(sql.lower() for kind, _, sql in found if kind == "table")))
+        words -= {name.lower() for name in (table, *self.schema.names)}
         own_checks = {"check", "unique", "references", "collate", "generated", "strict", "without"}.intersection(words) or [
-            kind for kind, _, sql in found if kind == "trigger" or kind == "index" and (sql or "unique").lower().split()[1] == "unique"]
+            kind for kind, _, sql in found if kind == "trigger" or kind == "index" and (sql or "create unique").lower().split()[1] == "unique"]
         if actual != expected or own_checks or "view" in (kind for kind, _, _ in found):
             raise sqlite3.DatabaseError(f"its {table} is not the expected table ({', '.join(self.schema.names)}; no constraints)")
         return True
