@@ -1055,6 +1055,7 @@ class Table:
     def __init__(self, schema: Schema, path: str, connection: sqlite3.Connection, patience: Patience) -> None:
         self.schema, self.path = schema, path
         self._connection, self._patience = connection, patience
+        self.was_empty = False              # when it was opened for writing
         self._file: os.stat_result | None = None
         self._version: int | None = None
 
@@ -1094,7 +1095,8 @@ class Table:
             columns = ", ".join(f'"{each.name}" {COLUMN_TYPES[each.kind]}' for each in self.schema.fields)
             if not self._check_shape():
                 self._connection.execute(CREATE_TABLE.format(table=self.schema.table, columns=columns))
-            if not self.is_empty():
+            self.was_empty = self.last_id() == 0
+            if not self.was_empty:
                 self.build_indexes()
             self.commit()
         except BaseException:
@@ -1158,10 +1160,6 @@ class Table:
             now = os.stat(self.path)
             if (now.st_dev, now.st_ino) != (self._file.st_dev, self._file.st_ino):
                 raise FileNotFoundError("the file was replaced while it was open")
-
-    def is_empty(self) -> bool:
-        """Return whether the table holds no record."""
-        return self.last_id() == 0
 
     def last_id(self) -> int:
         """Return the largest id, 0 if there is none."""
@@ -1235,7 +1233,8 @@ class KeyHolders:
         self._memory: dict[int, dict[int, int]] | None = {position: {} for position, _ in table.schema.unique}
         self._hashes: dict[int, list[int]] = {}         # of the keys that were looked up last
         self._irregular: dict[int, dict[str, int]] = {}
-        if not table.is_empty():
+        # As it was inside the transaction that opened it; `Table.begin` tells if anybody wrote since.
+        if not table.was_empty:
             self.use_indexes()
 
     def use_indexes(self) -> None:
