@@ -893,10 +893,10 @@ class ArrayReader:
         while (character := self._peek()) not in ("]", ""):
             text, element, error = self._element()
             yield text, element, error
-            if (character := self._peek()) == ",":
-                self._position += 1
-            elif character not in ("]", ""):
+            if self._peek() not in (",", "]", ""):
                 yield self._skip(ValueError("a comma or the end of the array was expected"))
+            if self._peek() == ",":
+                self._position += 1
         self._position += 1
         if character == "" and error is None:
             yield "", None, ValueError("the array is not closed")

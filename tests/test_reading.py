@@ -95,8 +95,7 @@ def test_the_encoding_changes_nothing(tmp_path: Path, load: Load, suffix: str, e
 
 
 @pytest.mark.parametrize("piece", [b"\xff", b"Andr\xe9", b"\xc3", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\x80", b"\xfe\xff"], ids=repr)
-@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", pytest.param("json", marks=pytest.mark.xfail(
-    strict=True, reason="of an array not malformed but bad_text, and in an ignored field nothing: JSON and JSON Lines disagree"))])
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "json", "jsonl"])
 def test_undecodable_bytes_cost_their_record_alone(load: Load, suffix: str, piece: bytes) -> None:
     for field in ("name", "note"):                          # also where nobody would look at them
         records = [dict(zip(("id", "name", "email", "note"), (*user(number).strip().split(","), ""))) for number in (1, 2, 3)]
@@ -295,7 +294,8 @@ ODD = {
 BROKEN = ["{", "}", '{"id": 9', '{"id": 9,}', '{"id" 9}', "{id: 9}", "{'id': 9}", '{"id": 9 "name": "Ann"}', '{"id": 09}', '{"id": +9}', '{"id": .9}', '{"id": 9_0}',
           '{"id": 0x9}', '{"id": tru}', '{"id": True}', '{"id": }', '{"id": "x}', '{"id": "\\x"}', '{"id": "\\u12"}', "x", "nul", "'", "# 9", "{,}", '{"a": "\t"}']
 # What the search for the next element in an array may stumble over.
-TRAPS = ['{"id": tru, "lines": [{"a": 1}, {"a": 2}]}', '{"id": 9 "note": ", {"}', '[{"a": 1}, {"a": 2]', '{"id": 9}}', '{"id": 9} {"id": 9}', '{"id": 9 "x"},\n5']
+TRAPS = ['{"id": tru, "lines": [{"a": 1}, {"a": 2}]}', '{"id": 9 "note": ", {"}', '{"id": 9 "x"},\n5', '{"id": 9 "x": "]}"}', '[[{"a" 1}], {"b": "["}]']
+UNBALANCED = ['[{"a": 1}, {"a": 2]', '{"id": 9}}', '{"id": 9} {"id": 9}']
 DEEP = ["[" * 100_000 + "]" * 100_000, '{"a":' * 100_000 + "1" + "}" * 100_000, '{"id": ' + "[" * 100_000 + "]" * 100_000 + "}", "[" * 100_000]
 
 
@@ -315,9 +315,9 @@ def test_an_odd_element_costs_itself_alone(load: Load, suffix: str, text: str, e
     assert found == {1: GOOD, 2: expected, 3: GOOD, 4: again, 5: GOOD}
 
 
-@pytest.mark.parametrize("text", TRAPS, ids=repr)
-@pytest.mark.parametrize("suffix", ["jsonl", pytest.param("json", marks=pytest.mark.xfail(
-    strict=True, reason="the reading goes on at the next `, {` wherever it is: it takes parts for records, a `]` for the array's, or loses an element"))])
+@pytest.mark.parametrize(("suffix", "text"), [*itertools.product(["json", "jsonl"], TRAPS), *(("jsonl", text) for text in UNBALANCED), *(
+    pytest.param("json", text, marks=pytest.mark.xfail(strict=True, reason="the reading goes on in the middle of it, and more records are counted"))
+    for text in UNBALANCED)])
 def test_a_broken_element_is_told_from_its_neighbours_and_its_parts(load: Load, suffix: str, text: str) -> None:
     lines = [element(1), text, element(3)]
     last = text.count("\n") + 3
@@ -349,8 +349,7 @@ def test_a_number_is_kept_as_its_text(tmp_path: Path, suffix: str) -> None:
     ("[]", {}), (" [ \n ] \n", {}), ("[", {1: "malformed"}), (f"[{element(1)}", {1: GOOD, 2: "malformed"}), (f"[{element(1)},", {1: GOOD, 2: "malformed"}),
     (f'[{element(1)}, {{"id": 2, "na', {1: GOOD, 2: "malformed"}), (f"[{element(1)}, {element(2)[:-1]}]", {1: GOOD, 2: "malformed"}),
     (f"[{element(1)},, {element(3)}]", {1: GOOD, 2: "malformed", 3: GOOD}), (f"[, {element(2)}]", {1: "malformed", 2: GOOD}),
-    pytest.param(f"[{element(1)} {element(2)}, {element(3)}]", {1: GOOD, 2: "malformed", 3: GOOD}, marks=pytest.mark.xfail(
-        strict=True, reason="a missing comma counts one more record, of no text at all")), (f"[{element(1)}] x", {1: GOOD, 2: "malformed"}),
+    (f"[{element(1)} {element(2)}, {element(3)}]", {1: GOOD, 2: "malformed", 3: GOOD}), (f"[{element(1)}] x", {1: GOOD, 2: "malformed"}),
     (f"[{element(1)}] [{element(2)}]", {1: GOOD, 2: "malformed"}), (f"[{element(1)}]]", {1: GOOD, 2: "malformed"}),
     ("[" * 100_000, {1: "malformed"}), (f"[{element(1)}, {DEEP[1]}, {element(3)}]", {1: GOOD, 2: "malformed", 3: GOOD}),
 ], ids=lambda part: ascii(part)[:40])
@@ -444,18 +443,15 @@ def test_chunks_and_batches_change_nothing_in_odd_csv(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16-le", "utf-16-be"])
-@pytest.mark.xfail(strict=True, reason="the first read alone is looked at: a pipe may deliver a byte of the mark, or of a text, at a time")
 def test_a_byte_order_mark_may_come_in_two_chunks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoding: str) -> None:
     check_sizes(monkeypatch, tmp_path / "users.csv", encoded(HEAD + user(1, "Zoë 🙂"), encoding))
 
 
-@pytest.mark.xfail(strict=True, reason="a number at the end of a chunk is cut where it would be one by itself: 1e5 is 1 and e5")
 def test_a_number_may_come_in_two_chunks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     check_sizes(monkeypatch, tmp_path / "users.json", array(element(1), "1e5", "-1.25E+10", element(2), "123").encode())
 
 
-@pytest.mark.parametrize("end", ["\n", pytest.param("\r\n", marks=pytest.mark.xfail(
-    strict=True, reason="the LF of a cut line's CRLF in the next chunk counts as a line")), "\r"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_the_line_below_one_that_was_cut_keeps_its_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: str) -> None:
     monkeypatch.setattr(program, "LINE_MAX", 50)
     text = (HEAD + user(1) + user(2, "x" * 1000) + user(3)).replace("\n", end)
@@ -465,7 +461,6 @@ def test_the_line_below_one_that_was_cut_keeps_its_number(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-@pytest.mark.xfail(strict=True, reason="only what is left of a chunk is compared with LINE_MAX: a line is refused or not by where chunks end")
 def test_whether_a_line_is_too_long_does_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suffix: str) -> None:
     monkeypatch.setattr(program, "LINE_MAX", 100)
     for length in (20, 98, 99, 100, 101, 110, 150):
@@ -510,8 +505,7 @@ def test_the_text_of_an_element_is_what_was_read(tmp_path: Path) -> None:
     (HEAD + 'x,"y\n' * 3000, 3000), (HEAD + '1,"open\n' + user(2) * 3000, 3000), (HEAD + '1,"a"b,c\n' * 3000, 3000), (HEAD + '1,"a\nb"c,d\n' * 3000, 6000),
     (HEAD + user(1, '"A\nb"') * 3000, 6000),
     pytest.param(HEAD + 'x","y\n' * 3000, 3000, marks=pytest.mark.xfail(strict=True, reason="every line begins a record that goes on to the end")),
-    pytest.param('"id,name,email\n' + "x\n" * 3000, 3000, marks=pytest.mark.xfail(strict=True, reason="an unclosed quote in the header: read again for every line below")),
-    pytest.param('"id","\n' + '","\n' * 3000, 3000, marks=pytest.mark.xfail(strict=True, reason="a header that goes on: read again for every line below")),
+    ('"id,name,email\n' + "x\n" * 3000, 3000), ('"id","\n' + '","\n' * 3000, 3000),
 ], ids=lambda part: ascii(part)[:40])
 def test_a_line_is_read_a_few_times_whatever_is_broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, count: int) -> None:
     work, reader = itertools.count(), csv.reader
@@ -521,6 +515,28 @@ def test_a_line_is_read_a_few_times_whatever_is_broken(monkeypatch: pytest.Monke
     except ValueError:                                      # of the header
         pass
     assert next(work) < 20 * count
+
+
+@pytest.mark.parametrize("text", [element(1) + ", ", "5, ", '{"id": 1 "x"}, ', "}, ", "x, ", '"x, ', "[{", "[{ ", *(pytest.param(text, marks=pytest.mark.xfail(
+    strict=True, reason="every element looks for its end as far as the text goes")) for text in ('{"a", ', '{"id": 1 "b", '))], ids=ascii)
+def test_an_array_takes_work_in_proportion_to_its_length(tmp_path: Path, text: str) -> None:
+    work = []
+    for count in (200, 400):
+        lines, before = itertools.count(), sys.gettrace()
+
+        def trace(*_: object) -> Callable:
+            next(lines)
+            return trace
+
+        path = tmp_path / f"{count}.json"
+        path.write_text("[" + text * count, encoding="utf-8")
+        sys.settrace(trace)
+        try:
+            read(path)
+        finally:
+            sys.settrace(before)
+        work.append(next(lines))
+    assert work[1] < 3 * work[0]
 
 
 # ----------------------------------------------------------------------------------------------------------- Files

@@ -117,14 +117,15 @@ def test_many_keys_are_looked_up_in_one_call(tmp_path: Path) -> None:
 def test_look_ups_use_an_index(tmp_path: Path, connections: list[sqlite3.Connection]) -> None:
     fill(tmp_path, *users(*range(1, 2000)), (5000, "Zoë", "zoë@example.com"))
     with opened("for_writing", tmp_path) as table:
+        connection = connections[-1]
         for action, words in ((lambda: table.find_holders(EMAIL, ["user5@example.com", "x"]), "SEARCH users USING INDEX"),
                               (lambda: table.irregular_holders(EMAIL), "INDEX users_email_irregular"),
                               (lambda: table.find_rows([1, 5]), "SEARCH users USING INTEGER PRIMARY KEY"),
                               (lambda: table.find_ids([1, 5]), "SEARCH users USING INTEGER PRIMARY KEY"), (table.last_id, "SEARCH users")):
             statements: list[str] = []
-            connections[-1].set_trace_callback(statements.append)
+            connection.set_trace_callback(statements.append)
             assert action()
-            connections[-1].set_trace_callback(None)
+            connection.set_trace_callback(None)
             statement, = statements
             with closing(sqlite3.connect(tmp_path / "users.db")) as other:
                 plan = other.execute(f"EXPLAIN QUERY PLAN {statement}", ["x"] * statement.count("?")).fetchall()

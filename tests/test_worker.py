@@ -535,8 +535,7 @@ def break_validation(monkeypatch: pytest.MonkeyPatch, batch_name: str) -> None:
     monkeypatch.setattr(program, "validate_batch", validate)
 
 
-@pytest.mark.parametrize("arguments", [(), ("--log-file", "log.txt"), pytest.param(("--trace", "trace.json"), marks=pytest.mark.xfail(
-    strict=True, reason="the timeline asks a batch that was never validated for its id"))])
+@pytest.mark.parametrize("arguments", [(), ("--log-file", "log.txt"), ("--trace", "trace.json")])
 @in_time
 def test_a_record_that_breaks_its_own_thread_does_not_sink_its_neighbours(tmp_path, capsys, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
