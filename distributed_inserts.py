@@ -275,7 +275,10 @@ def printable(value: object, limit: int = 60, quote: bool = True) -> str:
     """Return a value for a terminal or a message: escaped, cut to about `limit` characters, texts in quotes."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = min(max(value, -10**limit), 10**limit)      # str() of a huge int raises ValueError
-    text = value if isinstance(value, str) else repr(value)
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except RecursionError:                  # a JSON value that is nested as deep as the decoder just takes
+        text = "a deeply nested value"
     shown = text[:limit]
     if not shown.isprintable():
         shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown)
@@ -668,7 +671,7 @@ class Source:
         while chunk:
             self.done_bytes += len(chunk)
             text = decoder.decode(chunk[len(self.bom):] if chunk is first else chunk)
-            if chunk is first and len(re.findall("[\0-\x08\x0e-\x1f]", text)) > BINARY_SHARE * len(text):
+            if chunk is first and len(re.findall("[\0-\x08\x0e-\x1f]", text)) > max(8, BINARY_SHARE * len(text)):
                 raise ValueError(f"{printable(self.name)}: a binary file, not text in UTF-8 or, with a byte order mark, UTF-16")
             yield text
             chunk = self._file.read(CHUNK_BYTES)
@@ -725,7 +728,7 @@ class Source:
                     break
                 places.append(number + start)
                 raws.append(lines[start])
-                rows.append(Problem(None, "malformed", detail=f"not a {self.format.upper()} record: {error}"))
+                rows.append(Problem(None, "malformed", detail=f"not a {self.format.upper()} record: {printable(error, 120, quote=False)}"))
                 start += 1
         return _refuse_unreadable(Block(places, raws, rows), "".join(lines[:start])), lines[start:]
 
@@ -1062,7 +1065,7 @@ class Table:
     @classmethod
     def for_writing(cls, schema: Schema, directory: str, patience: Patience) -> Table:
         """Return the table, made if it is missing, in write-ahead logging with a sync at every commit."""
-        path = os.path.join(directory, schema.database)
+        path = os.path.join(os.path.abspath(directory), schema.database)     # some SQLites take `file:…` for a URI
         table = cls(schema, path, _connect(path), patience)
         return table._prepared(table._log_ahead)
 
