@@ -248,7 +248,7 @@ def test_a_reader_that_leaves_during_the_output_ends_it_quietly(tmp_path, argume
             subprocess.run([sys.executable, "-c", "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]);"
                             "c.commit()", tmp_path / f"{table}.db", f"UPDATE {table} SET name = ''"], check=True, timeout=TIMEOUT_S)
     result = shell(tmp_path, f"PROGRAM {files} {arguments} | head -1; exit ${{PIPESTATUS[0]}}")
-    assert (result.stderr, result.returncode) == ("", 141) or (files == "" and result.stderr == "")
+    assert result.stderr == "" and result.returncode in (1, 141)        # 1 if all was stored by then
     if files:
         assert set(check_databases(tmp_path)["users"]) <= set(load.rows["users"])
         check_complete(tmp_path, load, run_load(tmp_path, *load.arguments), again=True)
@@ -326,7 +326,7 @@ def test_an_interrupt_loses_no_line_of_a_reader_that_is_slow(tmp_path, load, num
 
 
 @pytest.mark.xfail(strict=True, reason="a blocked write to standard output is tried again after the signal, for ever")
-@BOTH
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.heavy)])
 def test_a_load_whose_output_nobody_reads_can_be_interrupted(tmp_path, load, number):
     with stuck(tmp_path, load) as (process, _):
         interrupted(process, number)
