@@ -291,9 +291,12 @@ def printable(value: object, limit: int = 60, quote: bool = True) -> str:
 # the values to store with a handful of C calls and points at the odd ones, of which `judge` says what is wrong.
 
 WHOLE_MAX = 2**63 - 1               # SQLite's largest integer
+KEY_PLAIN_MAX = 1000                # characters of a unique text in which any marks are sorted in no time
 EMAIL_MAX = 254                     # RFC 5321, 4.5.3.1.3, without the angle brackets
 INTEGER = re.compile(r"-?[0-9]+")
 PLAIN_INTEGER = re.compile(r"[0-9]{1,18}")
+INT_TAKES_TOO = "+_ \t\n\r\v\f\x1c\x1d\x1e\x1f"     # in ASCII, beside the digits 0-9 and a minus
+ODD_MAX = 100                       # odd values in a column that are found one by one
 NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 UNSTORABLE = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 # White space, U+2800 and the code points that Unicode lists as Default_Ignorable_Code_Point.
@@ -307,7 +310,7 @@ PRINTABLE_BLANKS = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800
 _ATOM = r"[a-zA-Z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+"
 _ALNUM = r"a-zA-Z0-9\x80-\U0010ffff"
 _LABEL = rf"(?!-)[{_ALNUM}-]{{1,63}}(?<!-)"
-EMAIL = re.compile(rf"(?=[^@]{{1,64}}@){_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}\.)+(?!\d+\Z){_LABEL}")
+EMAIL = re.compile(rf"(?=[^@]{{1,64}}@){_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.(?!\d+\Z){_LABEL})+")
 
 
 class Numeral(str):
@@ -341,15 +344,22 @@ def _as_texts(values: Sequence[object]) -> tuple[Sequence[str], str]:
 
 
 def _convert_whole(values: Sequence[object], lowest: int) -> tuple[list, Sequence[int]]:
-    (texts, joined), odd = _as_texts(values), []
-    is_short = joined.isascii() and max(map(len, texts)) <= 18      # so no digit but 0-9 and nothing above WHOLE_MAX
-    if not (is_short and joined.isdigit() and all(texts)):
-        odd, texts = _failing(str.isdigit if is_short else PLAIN_INTEGER.fullmatch, texts), list(texts)
-        for position in odd:
-            texts[position] = "1"
-    numbers = list(map(int, texts))
-    if min(numbers) < lowest:
-        odd += [position for position, number in enumerate(numbers) if number < lowest]
+    texts, joined = _as_texts(values)
+    if len(joined) > 18 * len(texts) or not joined.isascii() or any(map(joined.__contains__, INT_TAKES_TOO)):
+        texts = [text if PLAIN_INTEGER.fullmatch(text) else "" for text in texts]
+    numbers: list[int] = []
+    odd: list[int] = []
+    left = iter(texts)
+    while len(numbers) < len(texts):
+        try:
+            numbers.extend(map(int, left))      # list.extend keeps what came before an error
+        except ValueError:
+            odd.append(len(numbers))
+            numbers.append(lowest)
+            if len(odd) == ODD_MAX:             # an error for each of the others would cost more than this
+                left = iter([text if text.isdigit() else str(lowest - 1) for text in left])
+    if min(numbers) < lowest or max(numbers) > WHOLE_MAX:
+        odd += [position for position, number in enumerate(numbers) if not lowest <= number <= WHOLE_MAX]
     return numbers, odd
 
 
@@ -510,7 +520,21 @@ def unique_key(text: str) -> str:
     """Return what unique texts are compared by: the case-folded NFKC form, inner white space collapsed."""
     if text.isascii() and "  " not in text:
         return text.lower()
+    if len(text) > KEY_PLAIN_MAX:
+        text = _stream_safe(text)
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _stream_safe(text: str) -> str:
+    """Return a text with at most 30 marks in a row (UAX #15, Stream-Safe Text Process), as sorting them takes quadratic time."""
+    pieces, marks = [], 0
+    for character in text:
+        marks = marks + 1 if all(map(unicodedata.combining, unicodedata.normalize("NFKD", character))) else 0
+        if marks > 30:
+            pieces.append("\u034f")         # COMBINING GRAPHEME JOINER
+            marks = 1
+        pieces.append(character)
+    return "".join(pieces)
 
 
 def unique_keys(texts: Sequence[str | None]) -> list[str]:
@@ -518,7 +542,8 @@ def unique_keys(texts: Sequence[str | None]) -> list[str]:
     present = [text or "" for text in texts] if None in texts else texts
     joined = "".join(present)
     # What is normal as a whole is so in all its parts; printable white space is the space alone.
-    is_plain = "  " not in joined and joined.isprintable() and (joined.isascii() or unicodedata.is_normalized("NFKC", joined))
+    is_plain = "  " not in joined and joined.isprintable() and (
+        joined.isascii() or max(map(len, present)) <= KEY_PLAIN_MAX and unicodedata.is_normalized("NFKC", joined))
     return list(map(str.casefold if is_plain else unique_key, present))
 
 
@@ -549,7 +574,9 @@ def validate_batch(batch: Batch, width: int, picks: Sequence[int]) -> None:
 CHUNK_BYTES = 1 << 18
 BATCH_RECORDS = 5000                # records that a thread carries of a longer input: each batch costs some 20 thread switches
 LINE_MAX = 1 << 20                  # characters in a line or a JSON element; what is longer is refused, not kept
-RECORD_LINES_MAX = 10_000            # lines in a CSV record
+CELL_MAX = 131_072                  # characters in a CSV cell, the csv module's own limit
+RECORD_LINES_MAX = 10_000           # lines in a CSV record
+REACH_MIN = 8                       # lines that an open quote is followed at least
 BINARY_SHARE = 0.05                 # control characters in the first chunk above which a file is no text
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
@@ -557,6 +584,7 @@ CUT = "\ud800"                      # ends a line that was cut at LINE_MAX; no d
 UNREADABLE = re.compile("[\0\ud800-\udfff]")
 NEXT_ELEMENT = re.compile(r"(?=,\s*\{)")
 JSON_BRACKET = re.compile(r'"(?:[^"\\\0-\x1f]|\\.)*"|[{}\[\]]')
+ERROR_CHARS = 1 << 15               # a JSONDecodeError counts the lines above it each time: no more of them than this
 JSON_SPACE = re.compile(r"[ \t\n\r]*")
 # An object becomes a tuple of pairs, so that repeated keys show; a number stays text.  All of it runs in C.
 JSON = json.JSONDecoder(object_pairs_hook=tuple, parse_int=Numeral, parse_float=Numeral, parse_constant=Numeral)
@@ -606,6 +634,7 @@ class Source:
         self.width, self.picks, self.extra = len(schema.names), tuple(range(len(schema.names))), []
         self._positions = {name.casefold(): position for position, name in enumerate(schema.names)}
         self._delimiter = "\t" if self.format == "tsv" else ","
+        self._reach, self._in_cell = RECORD_LINES_MAX, False
         self._file = open(0 if path == "-" else path, "rb", buffering=0, closefd=path != "-")
         try:
             status = os.fstat(self._file.fileno())
@@ -712,25 +741,51 @@ class Source:
         """Return the records of the lines, and the lines of a last one that goes on below them.
 
         The csv module reads strictly.  After an error it starts again on the line below the one where the broken
-        record began, so a quote that is never closed costs one line and not the rest of the file.
+        record began, so a quote that is never closed costs one line and not the rest of the file.  Each such quote
+        halves how far the next one is followed: lines that all open one would be read again and again.
         """
-        places, raws, rows, start = [], [], [], 0
+        places, raws, rows, start = [], [], [], self._end_of_cell(lines)
         while start < len(lines):
-            parsed, error, used = _parse_strictly(lines, start, self._delimiter)
+            parsed, error, used = _parse_strictly(lines, start, self._delimiter, self._reach)
+            is_long = error is not None and "field limit" in error
+            if is_long:                     # where does its record end?
+                parsed, error, used = _parse_strictly(lines, start, self._delimiter, self._reach, LINE_MAX + len(CUT))
             begins = _first_lines(parsed, start, used - (error is not None))
-            at_last_line, start = start + used == len(lines), begins[-1]
             raws += _texts(lines, begins)
             places += [number + begin for begin in begins[:-1]]
-            rows += parsed
-            if error is not None:
-                goes_on = at_last_line and not at_end and "end of data" in error
-                if goes_on and len(lines) - start < RECORD_LINES_MAX and sum(map(len, lines[start:])) < LINE_MAX:
-                    break
-                places.append(number + start)
-                raws.append(lines[start])
-                rows.append(Problem(None, "malformed", detail=f"not a {self.format.upper()} record: {printable(error, 120, quote=False)}"))
-                start += 1
+            rows += map(_within_limit, parsed) if is_long else parsed
+            is_open = error is not None and ("end of data" in error or "field limit" in error)
+            at_last_line, at_first, start = start + used == len(lines), not parsed, begins[-1]
+            if error is None:
+                self._reach = min(self._reach * 2, RECORD_LINES_MAX)
+                continue
+            if is_open and at_last_line and not at_end and len(lines) - start < self._reach and sum(map(len, lines[start:])) < LINE_MAX:
+                break
+            if is_open and not at_first:
+                continue                    # once more, so that it is followed as far as any
+            places.append(number + start)
+            raws.append(lines[start])
+            rows.append(Problem(None, "malformed", detail=f"not a {self.format.upper()} record: {printable(error, 120, quote=False)}"))
+            start += 1
+            if is_open:
+                self._reach = max(self._reach // 2, REACH_MIN)
+                if not at_end and self._is_one_cell(lines[start - 1:start + used]):
+                    self._in_cell = True
+                    start += self._end_of_cell(lines[start:])
         return _refuse_unreadable(Block(places, raws, rows), "".join(lines[:start])), lines[start:]
+
+    def _is_one_cell(self, lines: list[str]) -> bool:
+        """Return whether the lines from an open quote on are a huge cell, as few below the first look like records."""
+        alike = sum(line.count(self._delimiter) == self.width - 1 for line in lines[1:])
+        return self.header != "" and not lines[0].endswith(CUT) and alike < len(lines) / 2
+
+    def _end_of_cell(self, lines: list[str]) -> int:
+        """Return how many lines to skip to get out of a huge cell, 0 where the reading is in none."""
+        for index, line in enumerate(lines if self._in_cell else ()):
+            if line.endswith(CUT) or '"' in line and "end of data" not in (_parse_strictly(['"' + line], 0, self._delimiter, 1)[1] or ""):
+                self._in_cell = False
+                return index + 1
+        return len(lines) if self._in_cell else 0
 
     def _parse_json_lines(self, lines: list[str], number: int, at_end: bool) -> tuple[Block, list[str]]:
         """Return the records of the lines; none goes on below them."""
@@ -757,17 +812,29 @@ class Source:
         return row
 
 
-def _parse_strictly(lines: list[str], start: int, delimiter: str) -> tuple[list[list[str]], str | None, int]:
-    """Return the rows from the line at `start` to the first error, what it says, and how many lines were used."""
+def _parse_strictly(lines: list[str], start: int, delimiter: str, reach: int,
+                    limit: int = CELL_MAX) -> tuple[list[list[str]], str | None, int]:
+    """Return the rows from the line at `start` to the first error, what it says, and how many lines were used.
+
+    No more than `reach` lines are looked at, and no cell may have more than `limit` characters.
+    """
     cursor = iter(lines)
     cursor.__setstate__(start)              # what unpickling does: a slice after every error would take quadratic time
-    reader = csv.reader(cursor, strict=True, delimiter=delimiter)
+    reader = csv.reader(itertools.islice(cursor, reach), strict=True, delimiter=delimiter)
     rows: list[list[str]] = []
+    previous = csv.field_size_limit(limit)  # one for all readers
     try:
         rows.extend(reader)                 # list.extend keeps what came before an error
     except csv.Error as error:
         return rows, str(error), reader.line_num
+    finally:
+        csv.field_size_limit(previous)
     return rows, None, reader.line_num
+
+
+def _within_limit(row: list[str]) -> list[str] | Problem:
+    longest = max(map(len, row), default=0)
+    return row if longest <= CELL_MAX else Problem(None, "malformed", detail=f"a cell of {longest:,} characters, more than {CELL_MAX:,}")
 
 
 def _first_lines(rows: list[list[str]], start: int, used: int) -> Sequence[int]:
@@ -879,6 +946,8 @@ class ArrayReader:
 
     def __init__(self, chunks: Iterator[str]) -> None:
         self._chunks, self._text, self._position = chunks, "", 0
+        self._dropped = 0                   # characters before the text
+        self._open_until = 0                # up to there a search for a closing bracket went in vain
 
     def open(self) -> str:
         """Step over the opening bracket and return "", or what the text begins with instead."""
@@ -909,8 +978,13 @@ class ArrayReader:
     def _more(self) -> bool:
         """Read the next chunk; False at the end."""
         chunk = next(self._chunks, None)
-        self._text, self._position = self._text[self._position:] + (chunk or ""), 0
+        self._drop_read()
+        self._text += chunk or ""
         return chunk is not None
+
+    def _drop_read(self) -> None:
+        self._dropped += self._position
+        self._text, self._position = self._text[self._position:], 0
 
     def _peek(self) -> str:
         """Return the next character that is no white space, "" at the end."""
@@ -934,24 +1008,32 @@ class ArrayReader:
                     return self._skip(error)
 
     def _balanced_end(self) -> int | None:
-        """Return where the brackets of an element that begins with one close; None if they do not match."""
+        """Return where the brackets of an element that begins with one close; None if they do not match.
+
+        What was searched in vain is not searched again for the elements in it: that would take quadratic time.
+        """
         expected: list[str] = []
-        if self._text[self._position:self._position + 1] not in tuple("{["):
+        if self._text[self._position:self._position + 1] not in tuple("{[") or self._dropped + self._position < self._open_until:
             return None
+        end = len(self._text)
         for token in JSON_BRACKET.finditer(self._text, self._position):
             character = token.group()
             if character in "{[":
                 expected.append("}" if character == "{" else "]")
-            elif character in "]}" and (not expected or expected.pop() != character):
-                return None
+            elif character in "]}" and expected.pop() != character:
+                end = token.start()
+                break
             if not expected:
                 return token.end()
+        self._open_until = self._dropped + end
         return None
 
     def _skip(self, error: Exception) -> tuple[str, None, Exception]:
         """Return the text up to where the brackets of a broken element close, or else to the next element, and the error."""
         while len(self._text) - self._position < LINE_MAX and self._more():
             pass
+        if self._position > ERROR_CHARS:
+            self._drop_read()
         end = self._balanced_end()
         if end is not None:
             raw, self._position = self._text[self._position:end], end
@@ -986,7 +1068,7 @@ SELECT_LAST_ID = 'SELECT max(id) FROM "{table}"'
 SELECT_ALL = 'SELECT {names} FROM "{table}" ORDER BY id'
 # Look-ups by unique key.  For a regular text, ASCII without two spaces in a row, SQLite's lower() is the unique key;
 # the irregular ones have an index of their own and are read whole, as no SQL function folds like `unique_key`.
-IRREGULAR = """("{column}" GLOB '*[^ -~]*' OR "{column}" GLOB '*  *')"""
+IRREGULAR = """(length("{column}") <> length(CAST("{column}" AS BLOB)) OR instr("{column}", '  '))"""
 CREATE_KEY_INDEX = 'CREATE INDEX IF NOT EXISTS "{table}_{column}_key" ON "{table}" (lower("{column}"))'
 CREATE_IRREGULAR_INDEX = 'CREATE INDEX IF NOT EXISTS "{table}_{column}_irregular" ON "{table}" ("{column}") WHERE ' + IRREGULAR
 SELECT_HOLDERS = 'SELECT "{column}", id FROM "{table}" WHERE lower("{column}") IN ({marks})'
@@ -1330,6 +1412,11 @@ def _repeated(values: Sequence[object], blank: object) -> set[object]:
     return {value for value in values if value != blank and (value in seen or seen.add(value))}
 
 
+def _describe(schema: Schema, error: Exception) -> str:
+    kind = "" if isinstance(error, STORAGE_ERRORS) else f"{type(error).__name__}: "
+    return f"{schema.database}: {kind}{printable(str(error), 200, quote=False)}"
+
+
 class InsertWorker:
     """The only thread that writes to one database; it answers every batch it is given, whatever happens.
 
@@ -1359,7 +1446,7 @@ class InsertWorker:
         try:
             self._thread.start()
         except RuntimeError as error:
-            self.failure = self._describe(error)
+            self.failure = _describe(self.schema, error)
 
     def submit(self, batch: Batch) -> None:
         """Hand a batch over, from any thread; its `answer` gets the number of the transaction when its verdicts are final."""
@@ -1422,7 +1509,7 @@ class InsertWorker:
                 # The last connection to leave moves the log into the database, which a reader could not.
                 self._dismissed.wait()
         except Exception as error:          # a broken database or a broken program: nobody may be left waiting
-            self.failure = self._describe(error)
+            self.failure = _describe(self.schema, error)
             self._watch.note("failed", self.schema.database, error=self.failure)
             while group := group or self._take():
                 for batch in group:
@@ -1432,10 +1519,6 @@ class InsertWorker:
         with self._changed:
             self._has_ended = True
         self._ledger.close(self.failure or self._cut)
-
-    def _describe(self, error: Exception) -> str:
-        kind = "" if isinstance(error, STORAGE_ERRORS) else f"{type(error).__name__}: "
-        return f"{self.schema.database}: {kind}{printable(str(error), 200, quote=False)}"
 
     def _leave(self, table: Table) -> None:
         """Make the indexes that the next load looks keys up in; all records are safe already."""
@@ -1563,6 +1646,7 @@ class Ledger:
         self._doubt: str | None = None
         self._reading = threading.Lock()            # guards the connection that looks stored ids up
         self._table: Table | None = None
+        self.failure: str | None = None             # why the stored records cannot be read
         self.needed = False                         # whether any input refers to the model: set before threads start
 
     def record(self, batches: Iterable[Batch]) -> None:
@@ -1593,27 +1677,26 @@ class Ledger:
             for turn in self._awaited.pop(id_):
                 turn.put(None)
 
-    def missing(self, ids: set[int]) -> tuple[set[int], str | None]:
+    def missing(self, ids: Iterable[int | None]) -> tuple[set[int], str | None]:
         """Wait until each of the ids is durable or no more will come; return those not stored, and any doubt."""
+        absent: Iterable[int | None] = ids
         while True:
             with self._lock:
-                absent, doubt = ids - self._durable, self._doubt
+                absent, doubt = set(itertools.filterfalse(self._durable.__contains__, absent)), self._doubt
+                absent.discard(None)
                 if not absent or self._closed:
                     break
                 turn: queue.SimpleQueue = queue.SimpleQueue()
                 self._awaited.setdefault(max(absent), []).append(turn)      # most likely the last one to come
             turn.get()
         if absent:
-            try:
-                absent -= self._find_stored(absent)
-            except STORAGE_ERRORS as error:
-                doubt = doubt or f"{self._schema.database}: {error}"
-        return absent, doubt
+            absent -= self._find_stored(absent)
+        return absent, doubt or (self.failure if absent else None)
 
-    def is_known(self, ids: set[int]) -> bool:
-        """Return whether `missing` would not wait."""
+    def awaited(self, ids: Iterable[int | None]) -> set[int]:
+        """Return the ids that `missing` would wait for."""
         with self._lock:
-            return self._closed or self._durable.issuperset(ids)
+            return set() if self._closed else set(ids) - self._durable - {None}
 
     def doubt(self, id_: int) -> str | None:
         """Return why a record that is missing may yet come to exist, None if it can't."""
@@ -1626,9 +1709,14 @@ class Ledger:
 
     def _find_stored(self, ids: set[int]) -> set[int]:
         with self._reading:
-            if self._table is None:
-                self._table = self._open_table()
-            return self._table.find_ids(ids) if self._table else set()
+            if self.failure is None:        # what cannot be read is not tried again: everybody would wait for a lock in turn
+                try:
+                    if self._table is None:
+                        self._table = self._open_table()
+                    return self._table.find_ids(ids) if self._table else set()
+                except STORAGE_ERRORS as error:
+                    self.failure = _describe(self._schema, error)
+            return set()
 
     def release(self) -> None:
         """Close the connection."""
@@ -1722,7 +1810,9 @@ class Loader:
     @property
     def failures(self) -> list[str]:
         """What each failed database reported."""
-        return [stream.worker.failure for stream in self._streams.values() if stream.worker.failure]
+        found = {table: ledger.failure for table, ledger in self.ledgers.items()}
+        found.update((table, stream.worker.failure) for table, stream in self._streams.items() if stream.worker.failure)
+        return [failure for failure in found.values() if failure]
 
     def run(self) -> None:
         """Load everything; returns when every record read has its verdict and no thread is left."""
@@ -1810,16 +1900,14 @@ class Loader:
     def _check_reference(self, batch: Batch, position: int, column: Field) -> None:
         """Wait for the records that a column refers to; note the references to none."""
         values, ledger = batch.columns[position], self.ledgers[column.references]
-        ids = set(values)
-        ids.discard(None)
         waiting = contextlib.nullcontext()
-        if self._watch.active and not ledger.is_known(ids):
-            names = ", ".join(f"{column.references} {id_}" for id_ in sorted(ids)[:5])
+        if self._watch.active and (awaited := ledger.awaited(values)):
+            names = ", ".join(f"{column.references} {id_}" for id_ in sorted(awaited)[:5])
             waiting = self._watch.span("wait for references", batch.schema.database, to=names)
         with waiting as told:
-            absent, doubt = ledger.missing(ids)
+            absent, doubt = ledger.missing(values)
             if told is not None:
-                self._watch.arrows(column.references, ids, batch)
+                self._watch.arrows(column.references, awaited, batch)
         for row in _positions(values, absent):
             reason = doubt or ledger.doubt(values[row])
             if reason:
@@ -1888,7 +1976,10 @@ class Output:
         self.error: str | None = None
         self._stream = stream
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+            try:
+                stream.reconfigure(errors="backslashreplace")       # which flushes
+            except OSError as error:
+                self._fail(error)
         self.is_terminal = bool(stream and stream.isatty())
         self.has_colour = self.is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
@@ -1913,14 +2004,14 @@ class Output:
             self._stream.write(text)
             if flush:
                 self._stream.flush()
-        except BrokenPipeError:
-            self.closed = True
         except OSError as error:
-            self.error = f"cannot write to standard output: {error.strerror}"
-        if self.closed or self.error:
-            self._give_up()
+            self._fail(error)
 
-    def _give_up(self) -> None:
+    def _fail(self, error: OSError) -> None:
+        if isinstance(error, BrokenPipeError):
+            self.closed = True
+        else:
+            self.error = f"cannot write to standard output: {error.strerror}"
         # What is left in the stream's buffer would be flushed, and fail again, at exit.
         with contextlib.suppress(OSError, ValueError, AttributeError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -2463,7 +2554,7 @@ def verify(schemas: Sequence[Schema], directory: str, patience: Patience, report
                             report.add(batch)
                             watch.verdicts(batch)
             except STORAGE_ERRORS as error:
-                failures.append(f"{schema.database}: {printable(str(error), 200, quote=False)}")
+                failures.append(_describe(schema, error))
             report.close(schema)
     return failures
 

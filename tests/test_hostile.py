@@ -421,8 +421,6 @@ def check_huge(folder: Path, name: str, size: int) -> None:
 
 @pytest.mark.parametrize("name", HUGE)
 def test_a_record_of_20_mb_is_refused_and_its_neighbours_are_stored(folder: Path, name: str) -> None:
-    if name in ("one quoted cell", "carriage returns in it"):
-        pytest.xfail("a cell above the limit can't be told from a quote that is never closed: the reading goes on below its first line")
     check_huge(folder, name, 20 * 2**20)
 
 
@@ -547,7 +545,6 @@ def test_no_cell_takes_a_rule_long(folder: Path, value: str) -> None:
     assert len(lines) == 4 + 4 + 5 + 1
 
 
-@pytest.mark.xfail(run=False, reason="Python's NFKC sorts combining marks in quadratic time")
 def test_accents_in_disorder_take_no_time_that_grows_with_their_square(folder: Path) -> None:
     (folder / "products.jsonl").write_text("".join(json.dumps({"id": number, "name": name, "price": 1}, ensure_ascii=False) + "\n" for number, name in (
         (1, "a" + "\u0301\u0316" * 250_000), (2, "Desk"))), encoding="utf-8")
@@ -556,7 +553,6 @@ def test_accents_in_disorder_take_no_time_that_grows_with_their_square(folder: P
     assert lines[1]["verdict"] == "inserted"
 
 
-@pytest.mark.xfail(run=False, reason="a cell above the limit can't be told from a quote that is never closed: the reading goes on below its first line")
 def test_a_quoted_cell_above_the_limit_is_one_refused_record_and_nothing_in_it_is_loaded(folder: Path) -> None:
     inside = "".join(f"{number},Mallory,m{number}@example.com\n" for number in range(100, 10_000))
     (folder / "users.csv").write_text(f'id,name,email\n1,Ann,ann@example.com\n2,"{inside}",ben@example.com\n3,Cat,cat@example.com\n', encoding="utf-8")

@@ -165,7 +165,6 @@ def test_a_group_that_waits_for_a_lock_can_be_interrupted(tmp_path, load):
     assert outcome.summary["users"]["inserted"] > 0 and outcome.summary["users"]["failed"] > 0
 
 
-@pytest.mark.xfail(strict=True, reason="each order waits anew, one after the other, for the lock that the one before waited for")
 def test_look_ups_that_wait_for_a_lock_can_be_interrupted(tmp_path, load):
     run_load(tmp_path, *load.arguments[2:4])
     with locked(tmp_path / "users.db", "BEGIN EXCLUSIVE"), running(tmp_path, "--json", *load.arguments[4:]) as process:
@@ -278,7 +277,6 @@ def test_a_full_device_as_standard_output_is_told_and_the_records_are_stored(tmp
     assert {model: len(stored) for model, stored in check_databases(tmp_path).items()} == {"users": 8, "products": 8, "orders": 6}
 
 
-@pytest.mark.xfail(strict=True, reason="what argparse printed is flushed first, unguarded, by Output")
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
 @pytest.mark.parametrize("arguments", ["--help", "--version"])
 def test_help_on_a_full_device_shows_no_traceback(tmp_path, arguments):

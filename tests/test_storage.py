@@ -85,7 +85,8 @@ def test_any_number_of_records_is_inserted_in_one_call(tmp_path: Path, schema: o
 
 # Texts that are stored, each with others that are the same to `unique_key`.
 REGULAR = [("Laptop", "LAPTOP", "laptop", "ｌａｐｔｏｐ"), ("Gaming Chair", "gaming chair", "GAMING  CHAIR", "Gaming\u00a0Chair"), ("Kelvin", "\u212aELVIN"),
-           ("it's 100% \"x\" ; -- [a] *?_", "IT'S 100% \"X\" ; -- [A] *?_"), ("office", "oﬃce", "OFFICE"), ("strasse", "straße", "STRASSE"), ("~", "～"), ("5", "５")]
+           ("it's 100% \"x\" ; -- [a] *?_", "IT'S 100% \"X\" ; -- [A] *?_"), ("office", "oﬃce", "OFFICE"), ("strasse", "straße", "STRASSE"), ("~", "～"),
+           ("5", "５")]
 IRREGULAR = [("Zoë", "ZOË", "Zoe\u0308"), ("Maße", "MASSE", "masse"), ("\u212aarl", "karl", "KARL"), ("Full  Width", "full width", "FULL WIDTH"),
              ("ＡＢＣ", "abc", "ABC"), ("李小龍", "李小龍"), ("ΣΊΣΥΦΟΣ", "σίσυφος"), ("a\u2028b", "A b"), ("ǅ", "dž"), ("a\u200bb", "A\u200bB"), ("🙂", "🙂")]
 
@@ -250,19 +251,26 @@ def test_a_file_that_was_replaced_is_noticed_at_the_commit(tmp_path: Path, repla
 # ------------------------------------------------------------------------------------------------------- Refusals
 
 FOREIGN = {
-    "other columns": "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, mail TEXT)", "a column less": "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT)",
-    "a column more": CREATED.replace("email TEXT", "email TEXT, age INTEGER"), "another order": "CREATE TABLE users (name TEXT, id INTEGER PRIMARY KEY, email TEXT)",
+    "other columns": "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, mail TEXT)",
+    "a column less": "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT)",
+    "a column more": CREATED.replace("email TEXT", "email TEXT, age INTEGER"),
+    "another order": "CREATE TABLE users (name TEXT, id INTEGER PRIMARY KEY, email TEXT)",
     "another type": CREATED.replace("email TEXT", "email BLOB"), "no type": "CREATE TABLE users (id INTEGER PRIMARY KEY, name, email)",
     "no key": CREATED.replace(" PRIMARY KEY", ""), "another key": "CREATE TABLE users (id INTEGER, name TEXT PRIMARY KEY, email TEXT)",
-    "two keys": "CREATE TABLE users (id INTEGER, name TEXT, email TEXT, PRIMARY KEY (id, name))", "a key that is no row id": CREATED.replace("INTEGER PRIMARY", "INT PRIMARY"),
+    "two keys": "CREATE TABLE users (id INTEGER, name TEXT, email TEXT, PRIMARY KEY (id, name))",
+    "a key that is no row id": CREATED.replace("INTEGER PRIMARY", "INT PRIMARY"),
     "UNIQUE": CREATED.replace("email TEXT", "email TEXT UNIQUE"), "UNIQUE at the end": CREATED.replace("email TEXT", "email TEXT, UNIQUE (name, email)"),
     "CHECK": CREATED.replace("email TEXT", "email TEXT CHECK (email LIKE '%@%')"), "NOT NULL": CREATED.replace("name TEXT", "name TEXT NOT NULL"),
     "DEFAULT": CREATED.replace("name TEXT", "name TEXT DEFAULT 'x'"), "REFERENCES": CREATED.replace("name TEXT", "name TEXT REFERENCES names(name)"),
-    "FOREIGN KEY": CREATED.replace("email TEXT", "email TEXT, FOREIGN KEY (name) REFERENCES names(name)"), "COLLATE": CREATED.replace("email TEXT", "email TEXT COLLATE NOCASE"),
+    "FOREIGN KEY": CREATED.replace("email TEXT", "email TEXT, FOREIGN KEY (name) REFERENCES names(name)"),
+    "COLLATE": CREATED.replace("email TEXT", "email TEXT COLLATE NOCASE"),
     "GENERATED": CREATED.replace("email TEXT", "email TEXT GENERATED ALWAYS AS (name)"), "WITHOUT ROWID": CREATED + " WITHOUT ROWID",
-    "a view": "CREATE VIEW users AS SELECT 1 AS id, 'Ann' AS name, 'a@b.c' AS email", "another case": "CREATE TABLE Users (id INTEGER PRIMARY KEY, nom TEXT)",
-    "a trigger": f"{CREATED}; CREATE TRIGGER t BEFORE INSERT ON users BEGIN SELECT RAISE(IGNORE); END", "a trigger after": f"{CREATED}; CREATE TRIGGER t AFTER INSERT ON users BEGIN DELETE FROM users; END",
-    "a unique index": f"{CREATED}; CREATE UNIQUE INDEX i ON users (email)", "a unique index of a part": f"{CREATED}; CREATE  unique\nINDEX i ON users (lower(email)) WHERE id > 5",
+    "a view": "CREATE VIEW users AS SELECT 1 AS id, 'Ann' AS name, 'a@b.c' AS email",
+    "another case": "CREATE TABLE Users (id INTEGER PRIMARY KEY, nom TEXT)",
+    "a trigger": f"{CREATED}; CREATE TRIGGER t BEFORE INSERT ON users BEGIN SELECT RAISE(IGNORE); END",
+    "a trigger after": f"{CREATED}; CREATE TRIGGER t AFTER INSERT ON users BEGIN DELETE FROM users; END",
+    "a unique index": f"{CREATED}; CREATE UNIQUE INDEX i ON users (email)",
+    "a unique index of a part": f"{CREATED}; CREATE  unique\nINDEX i ON users (lower(email)) WHERE id > 5",
 }
 
 
@@ -291,7 +299,8 @@ def test_what_stands_beside_the_table_is_no_harm(tmp_path: Path, statements: tup
         assert table.find_rows([1]) == {1: (1, "Zoë", "Zoë@b.c")}
 
 
-NO_DATABASE = {"text": b"id,name,email\n" * 100, "bytes": bytes(range(256)) * 64, "a header alone": b"SQLite format 3\0" + b"\xff" * 4080, "a few bytes": b"SQLite format 3\0"}
+NO_DATABASE = {"text": b"id,name,email\n" * 100, "bytes": bytes(range(256)) * 64, "a header alone": b"SQLite format 3\0" + b"\xff" * 4080,
+               "a few bytes": b"SQLite format 3\0"}
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -193,10 +193,10 @@ def test_a_record_may_be_referred_to_after_its_commit_only(make, monkeypatch):
     first, second = batch_of(0, *users(1)), batch_of(1, *users(2))
     worker.submit(first)
     assert answered(first) == ["inserted"]
-    before(monkeypatch, program.Table, "commit", lambda _: known.append((ledger.is_known({1}), ledger.is_known({2}))))
+    before(monkeypatch, program.Table, "commit", lambda _: known.append(ledger.awaited({1, 2})))
     worker.submit(second)
     assert answered(second) == ["inserted"]
-    assert known[0] == (True, False)
+    assert known[0] == {2}
     assert ledger.missing({1, 2}) == (set(), None)
     worker.finish(2)
     worker.join()
