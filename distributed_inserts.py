@@ -529,10 +529,12 @@ def _stream_safe(text: str) -> str:
     """Return a text with at most 30 marks in a row (UAX #15, Stream-Safe Text Process), as sorting them takes quadratic time."""
     pieces, marks = [], 0
     for character in text:
-        marks = marks + 1 if all(map(unicodedata.combining, unicodedata.normalize("NFKD", character))) else 0
-        if marks > 30:
+        is_mark = list(map(bool, map(unicodedata.combining, unicodedata.normalize("NFKD", character))))
+        leading, trailing = (is_mark + [False]).index(False), (is_mark[::-1] + [False]).index(False)
+        if marks + leading > 30:
             pieces.append("\u034f")         # COMBINING GRAPHEME JOINER
-            marks = 1
+            marks = 0
+        marks = trailing if leading < len(is_mark) else marks + leading
         pieces.append(character)
     return "".join(pieces)
 

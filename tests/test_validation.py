@@ -324,7 +324,7 @@ def test_a_huge_value_is_judged_like_a_small_one(kind: object, unit: str) -> Non
     ("Å", "\u212b", "A\u030a"),
     ("ann@example.com", "ANN@Example.COM", "ann@ｅｘａｍｐｌｅ.com"), ("x", "X"),
     ("Zoë " * 500 + "x", "Zoe\u0308 " * 500 + "X"), ("Zo" + "e\u0308" * 500 + "\u0301" * 500, "zo" + "ë" * 500 + "\u0301" * 500),
-], ids=lambda texts: ascii(texts[0]))
+], ids=lambda texts: ascii(texts[0])[:20])
 def test_texts_that_differ_in_case_form_or_spaces_are_one(texts: tuple[str, ...]) -> None:
     assert {program.unique_key(text) for text in texts} == {program.unique_key(texts[0])}
     assert len(set(program.unique_keys(list(texts)))) == 1
