@@ -643,8 +643,18 @@ class Source:
             self.identity = (status.st_dev, status.st_ino)
             self.done_bytes, self.total_bytes = 0, status.st_size if stat.S_ISREG(status.st_mode) else None
             chunks = self._decode()
-            self._chunks = itertools.chain([next(chunks, "")], chunks)      # a file that is no text is refused now
-            self._open_format()
+            chunks = itertools.chain([next(chunks, "")], chunks)    # a file that is no text is refused now
+            if self.format == "json":
+                array = ArrayReader(chunks)
+                if found := array.open():
+                    raise ValueError(f"{printable(self.name)}: not a JSON array, it begins with {printable(found)};"
+                                     " JSON Lines are loaded with --input-format jsonl")
+                self._blocks = self._read_elements(array.elements())
+            elif self.format == "jsonl":
+                self._blocks = self._read_lines(chunks, self._parse_json_lines, BATCH_RECORDS)
+            else:
+                self._blocks = self._read_lines(chunks, self._parse_csv, 1)
+                self._read_header()
         except BaseException:
             self._file.close()
             raise
@@ -655,38 +665,31 @@ class Source:
 
     def blocks(self) -> Iterator[Block]:
         """Yield all records in order, some BATCH_RECORDS at a time."""
-        if self.format == "json":
-            elements = enumerate(self._array.elements(), start=1)
-            while part := [(number, raw, self._row(value, error))
-                           for number, (raw, value, error) in itertools.islice(elements, BATCH_RECORDS)]:
-                places, raws, rows = map(list, zip(*part))
-                yield _refuse_unreadable(Block(places, raws, rows), "".join(raws))
-            return
-        parse = self._parse_json_lines if self.format == "jsonl" else self._parse_csv
-        number, lines, fresh = self._lines.number, [], BATCH_RECORDS
+        return self._blocks
+
+    def _read_elements(self, elements: Iterator[tuple[str, object, Exception | None]]) -> Iterator[Block]:
+        numbered = enumerate(elements, start=1)
+        while part := [(number, raw, self._row(value, error))
+                       for number, (raw, value, error) in itertools.islice(numbered, BATCH_RECORDS)]:
+            places, raws, rows = map(list, zip(*part))
+            yield _refuse_unreadable(Block(places, raws, rows), "".join(raws))
+
+    def _read_lines(self, chunks: Iterable[str], parse: Callable[..., tuple[Block, list[str]]], first: int) -> Iterator[Block]:
+        """Yield the records in the lines of the text; `first` is how many lines are read at first."""
+        source = itertools.chain.from_iterable(lines_of(chunks))
+        number, lines, fresh, usual = 1, [], first, first
         while True:
-            taken = self._lines.take(fresh)
+            taken = list(itertools.islice(source, fresh))
             lines += taken
             if not lines:
                 return
             block, kept = parse(lines, number, at_end=not taken)
             number += len(lines) - len(kept)
-            # A record that goes on beyond these lines waits for twice as many: parsing it again stays linear.
-            lines, fresh = kept, max(BATCH_RECORDS, len(kept))
             if len(block):
+                usual = BATCH_RECORDS
                 yield block
-
-    def _open_format(self) -> None:
-        """Read as far as the first record."""
-        if self.format == "json":
-            self._array = ArrayReader(self._chunks)
-            if found := self._array.open():
-                raise ValueError(f"{printable(self.name)}: not a JSON array, it begins with {printable(found)};"
-                                 " JSON Lines are loaded with --input-format jsonl")
-        else:
-            self._lines = LineReader(self._chunks)
-        if self.format in ("csv", "tsv"):
-            self._read_header()
+            # A record that goes on beyond these lines waits for twice as many: parsing it again stays linear.
+            lines, fresh = kept, max(usual, len(kept))
 
     def _decode(self) -> Iterator[str]:
         """Yield the text of the file in chunks; bytes that are no text become lone surrogates."""
@@ -697,7 +700,8 @@ class Source:
             if first.startswith(bom):
                 self.encoding, self.bom = encoding, bom
         self._errors = "surrogateescape" if self.encoding == "utf-8" else "surrogatepass"
-        decoder = codecs.getincrementaldecoder(self.encoding)(self._errors)
+        # Holds a CR at the end of a chunk back until it is known whether an LF follows.
+        decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(self.encoding)(self._errors), translate=False)
         chunk = first
         while chunk:
             self.done_bytes += len(chunk)
@@ -716,17 +720,13 @@ class Source:
         return text.encode(self.encoding, self._errors)
 
     def _read_header(self) -> None:
-        number, lines, block = self._lines.number, [], ()
-        while not len(block):
-            taken = self._lines.take(len(lines) or 1)       # twice as many each time: parsing again stays linear
-            lines += taken
-            block, kept = self._parse_csv(lines, number, at_end=not taken)
-            if not taken and not len(block):
-                raise ValueError(f"{printable(self.name)}: empty; expected a header with {', '.join(self.schema.names)}")
-        below = block.places[1] if len(block) > 1 else number + len(lines) - len(kept)
-        self._lines.put_back(lines[below - number:])
+        block = next(self._blocks, None)
+        if block is None:
+            raise ValueError(f"{printable(self.name)}: empty; expected a header with {', '.join(self.schema.names)}")
+        if len(block) > 1:
+            self._blocks = itertools.chain([Block(block.places[1:], block.raws[1:], block.rows[1:])], self._blocks)
         if isinstance(block.rows[0], Problem):
-            raise ValueError(f"{self.origin.place(number)}: the header cannot be read: {block.rows[0].message}")
+            raise ValueError(f"{self.origin.place(block.places[0])}: the header cannot be read: {block.rows[0].message}")
         self.header = block.raws[0]
         found = [cell.strip().casefold() for cell in block.rows[0]]
         names = list(self._positions)
@@ -892,55 +892,28 @@ def _parse_json(text: str) -> tuple[object, Exception | None]:
         return None, error
 
 
-class LineReader:
-    """The lines of a text that comes in chunks; `number` is that of the next one, from 1.
+def lines_of(chunks: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the lines that end in each chunk, none of which ends between a CR and its LF, and a last one without an end.
 
     Lines end as Python's universal newlines do and keep their ends.  A longer one than LINE_MAX is cut, marked by CUT.
     """
-
-    def __init__(self, chunks: Iterator[str]) -> None:
-        self.number = 1
-        self._chunks = chunks
-        self._lines: list[str] = []
-        self._next = 0                      # the index of the next line in them
-        self._return = ""                   # a CR at the end of a chunk, inside a line that was cut
-        self._tail: str | None = ""         # the beginning of a line whose end is in a later chunk; None at the end
-
-    def take(self, count: int) -> list[str]:
-        """Return the next `count` lines, fewer only at the end."""
-        while len(self._lines) - self._next < count and self._tail is not None:
-            self._lines, self._next = self._lines[self._next:] + self._read_on(), 0
-        lines = self._lines[self._next:self._next + count]
-        self._next += len(lines)
-        self.number += len(lines)
-        return lines
-
-    def put_back(self, lines: list[str]) -> None:
-        """Take back the last lines that were taken."""
-        self._lines, self._next = lines + self._lines[self._next:], 0
-        self.number -= len(lines)
-
-    def _read_on(self) -> list[str]:
-        """Return the lines that end in the next chunk."""
-        chunk = next(self._chunks, None)
-        if chunk is None:
-            lines, self._tail = [self._tail] if self._tail else [], None
-            return lines
+    tail = ""                               # the beginning of a line whose end is in a later chunk
+    for chunk in chunks:
         lines = []
-        if self._tail.endswith(CUT):        # what follows in a line that was cut is dropped
-            chunk, self._return = self._return + chunk, ""
-            end = re.search("\r\n|\r(?!\\Z)|\n", chunk)
+        if tail.endswith(CUT):              # what follows in a line that was cut is dropped
+            end = re.search("\r\n?|\n", chunk)
             if end is None:
-                self._return = chunk[-1:] if chunk.endswith("\r") else ""       # half of an end, or all of it
-                return lines
-            lines, self._tail, chunk = [self._tail], "", chunk[end.end():]
-        lines += io.StringIO(self._tail + chunk, newline="")
-        self._tail = lines.pop() if lines and not lines[-1].endswith(("\n", CUT)) else ""
+                continue
+            lines, tail, chunk = [tail], "", chunk[end.end():]
+        lines += io.StringIO(tail + chunk, newline="")
+        tail = lines.pop() if lines and not lines[-1].endswith(("\r", "\n", CUT)) else ""
         if len(chunk) > LINE_MAX or lines and len(lines[0]) > LINE_MAX:
             lines = [line[:LINE_MAX] + CUT if len(line) > LINE_MAX and not line.endswith(CUT) else line for line in lines]
-        if len(self._tail) > LINE_MAX:
-            self._tail = self._tail[:LINE_MAX] + CUT
-        return lines
+        if len(tail) > LINE_MAX:
+            tail = tail[:LINE_MAX] + CUT
+        yield lines
+    if tail:
+        yield [tail]
 
 
 class ArrayReader:
