@@ -619,13 +619,13 @@ class Block:
 
 
 class Source:
-    """An input of one schema's records, opened and its header checked.
+    """An input of one schema's records, opened and its header checked: a file, or a `text` whose header is no line of it.
 
     `picks` are the positions of the schema's fields in a row.  Raises OSError or ValueError when opened if it cannot
     be read or lacks a column; reading on raises OSError alone.
     """
 
-    def __init__(self, schema: Schema, path: str, input_format: str | None = None) -> None:
+    def __init__(self, schema: Schema, path: str, input_format: str | None = None, text: str | None = None) -> None:
         self.schema = schema
         self.name = "standard input" if path == "-" else path
         self.format = input_format or ("csv" if path == "-" else FORMATS.get(os.path.splitext(path)[1].lower()))
@@ -637,11 +637,15 @@ class Source:
         self._positions = {name.casefold(): position for position, name in enumerate(schema.names)}
         self._delimiter = "\t" if self.format == "tsv" else ","
         self._reach, self._in_cell = RECORD_LINES_MAX, False
-        self._file = open(0 if path == "-" else path, "rb", buffering=0, closefd=path != "-")
+        self.identity, self.done_bytes, self.total_bytes = None, 0, None
+        self._first_line = 1 if text is None else 0
+        self._file = io.BytesIO(text.encode()) if text is not None else open(
+            0 if path == "-" else path, "rb", buffering=0, closefd=path != "-")
         try:
-            status = os.fstat(self._file.fileno())
-            self.identity = (status.st_dev, status.st_ino)
-            self.done_bytes, self.total_bytes = 0, status.st_size if stat.S_ISREG(status.st_mode) else None
+            if text is None:
+                status = os.fstat(self._file.fileno())
+                self.identity = (status.st_dev, status.st_ino)
+                self.total_bytes = status.st_size if stat.S_ISREG(status.st_mode) else None
             chunks = self._decode()
             chunks = itertools.chain([next(chunks, "")], chunks)    # a file that is no text is refused now
             if self.format == "json":
@@ -677,7 +681,7 @@ class Source:
     def _read_lines(self, chunks: Iterable[str], parse: Callable[..., tuple[Block, list[str]]], first: int) -> Iterator[Block]:
         """Yield the records in the lines of the text; `first` is how many lines are read at first."""
         source = itertools.chain.from_iterable(lines_of(chunks))
-        number, lines, fresh, usual = 1, [], first, first
+        number, lines, fresh, usual = self._first_line, [], first, first
         while True:
             taken = list(itertools.islice(source, fresh))
             lines += taken
@@ -1700,7 +1704,7 @@ class Ledger:
                 self._table.close()
 
 
-def batches_of(source: Source | Sample, size: int | None) -> Iterator[Block]:
+def batches_of(source: Source, size: int | None) -> Iterator[Block]:
     """Yield the input in the blocks that a thread each will carry.
 
     Without a `size` that is one record for up to SINGLE_MAX records and BATCH_RECORDS of a longer input.
@@ -1725,7 +1729,7 @@ def batches_of(source: Source | Sample, size: int | None) -> Iterator[Block]:
 class Stream:
     """One input on its way: the main thread's bookkeeping."""
 
-    source: Source | Sample
+    source: Source
     worker: InsertWorker
     blocks: Iterator[Block]
     started: int = 0                                # batches with a thread
@@ -1763,7 +1767,7 @@ class Loader:
     `report` gets every batch, in input order within its model; `cut` is, afterwards, why the reading ended early.
     """
 
-    def __init__(self, schemas: Sequence[Schema], sources: Sequence[Source | Sample], options: argparse.Namespace,
+    def __init__(self, schemas: Sequence[Schema], sources: Sequence[Source], options: argparse.Namespace,
                  report: Report, watch: Watch, interrupts: Interrupts) -> None:
         self.cut: str | None = None
         self.unreadable: str | None = None
@@ -2038,7 +2042,7 @@ def entries_of(batch: Batch, everything: bool) -> Iterator[Entry]:
 class Report:
     """Tells of every record, of the progress and of the end; to a person, or as JSON Lines to a program."""
 
-    def __init__(self, sources: Sequence[Source | Sample], options: argparse.Namespace, out: Output,
+    def __init__(self, sources: Sequence[Source], options: argparse.Namespace, out: Output,
                  rejects: Rejects | None, progress: Progress) -> None:
         self.out = out
         self.refused = 0
@@ -2170,7 +2174,7 @@ class Report:
             self.out.write((self.out.paint(line, "1") if number == 0 else line) + "\n")
         self.out.write("" if self._options.quiet else "".join(f"\n{step}\n" for step in next_steps), flush=True)
 
-    def progress(self, sources: Sequence[Source | Sample]) -> None:
+    def progress(self, sources: Sequence[Source]) -> None:
         """Show how far the load is, where somebody looks."""
         if self._progress.is_due():
             self._progress.show([(section.schema.database, section.read, sum(
@@ -2204,7 +2208,7 @@ class Rejects:
     Raises OSError when made if the folder cannot be written, ValueError if a file in it is one of the inputs.
     """
 
-    def __init__(self, directory: str, sources: Sequence[Source | Sample]) -> None:
+    def __init__(self, directory: str, sources: Sequence[Source]) -> None:
         self.counts: dict[str, int] = {}
         self.error: str | None = None
         self._sources = {source.schema.table: source for source in sources}
@@ -2437,65 +2441,46 @@ class Progress:
 # ------------------------------------------------------------------------------------------------- The sample
 
 SAMPLE: dict[str, str] = {
-    "users": """
-        1,Alice,alice@example.com
-        2,Bob,bob@example.com
-        3,Charlie,charlie@example.com
-        4,David,david@example.com
-        5,Eve,eve@example.com
-        6,Frank,frank@example.com
-        7,Grace,grace@example.com
-        8,Alice,alice@example.com
-        9,Henry,henry@example.com
-        10,,jane@example.com""",
-    "products": """
-        1,Laptop,1000.00
-        2,Smartphone,700.00
-        3,Headphones,150.00
-        4,Monitor,300.00
-        5,Keyboard,50.00
-        6,Mouse,30.00
-        7,Laptop,1000.00
-        8,Smartwatch,250.00
-        9,Gaming Chair,500.00
-        10,Earbuds,-50.00""",
-    "orders": """
-        1,1,1,2
-        2,2,2,1
-        3,3,3,5
-        4,4,4,1
-        5,5,5,3
-        6,6,6,4
-        7,7,7,2
-        8,8,8,0
-        9,9,1,-1
-        10,10,11,2""",
+    "users": """\
+id,name,email
+1,Alice,alice@example.com
+2,Bob,bob@example.com
+3,Charlie,charlie@example.com
+4,David,david@example.com
+5,Eve,eve@example.com
+6,Frank,frank@example.com
+7,Grace,grace@example.com
+8,Alice,alice@example.com
+9,Henry,henry@example.com
+10,,jane@example.com
+""",
+    "products": """\
+id,name,price
+1,Laptop,1000.00
+2,Smartphone,700.00
+3,Headphones,150.00
+4,Monitor,300.00
+5,Keyboard,50.00
+6,Mouse,30.00
+7,Laptop,1000.00
+8,Smartwatch,250.00
+9,Gaming Chair,500.00
+10,Earbuds,-50.00
+""",
+    "orders": """\
+id,user_id,product_id,quantity
+1,1,1,2
+2,2,2,1
+3,3,3,5
+4,4,4,1
+5,5,5,3
+6,6,6,4
+7,7,7,2
+8,8,8,0
+9,9,1,-1
+10,10,11,2
+""",
 }
-
-
-class Sample:
-    """The built-in records of one schema, in the shape of a Source."""
-
-    format, encoding, bom = "csv", "utf-8", b""
-    identity, done_bytes, total_bytes = None, 0, None
-    extra: Sequence[str] = ()
-
-    def __init__(self, schema: Schema) -> None:
-        self.schema, self.origin = schema, Origin("sample")
-        self.header = ",".join(schema.names)
-        self.width, self.picks = len(schema.names), range(len(schema.names))
-
-    def blocks(self) -> Iterator[Block]:
-        """Yield all of it."""
-        lines = [line.strip() for line in SAMPLE[self.schema.table].strip().splitlines()]
-        yield Block(range(1, len(lines) + 1), lines, list(csv.reader(lines)))
-
-    def encode(self, text: str) -> bytes:
-        """Return text as bytes."""
-        return text.encode()
-
-    def close(self) -> None:
-        """Do nothing: there is no file."""
 
 
 # --------------------------------------------------------------------------------------------------- Verifying
@@ -2670,14 +2655,14 @@ def build_parser(schemas: Sequence[Schema]) -> argparse.ArgumentParser:
     return parser
 
 
-def open_sources(schemas: Sequence[Schema], options: argparse.Namespace, stack: contextlib.ExitStack) -> list[Source | Sample]:
+def open_sources(schemas: Sequence[Schema], options: argparse.Namespace, stack: contextlib.ExitStack) -> list[Source]:
     """Return the inputs that the options name, opened, or the sample; raises OSError or ValueError."""
     paths = [(schema, getattr(options, schema.table)) for schema in schemas]
     if [path for _, path in paths].count("-") > 1:
         raise ValueError("standard input can be only one of the files")
-    sources: list[Source | Sample] = [stack.enter_context(contextlib.closing(Source(schema, path, options.input_format)))
-                                      for schema, path in paths if path is not None]
-    return sources or [Sample(schema) for schema in schemas if schema.table in SAMPLE]
+    sources = [stack.enter_context(contextlib.closing(Source(schema, path, options.input_format)))
+               for schema, path in paths if path is not None]
+    return sources or [Source(schema, "sample", "csv", SAMPLE[schema.table]) for schema in schemas if schema.table in SAMPLE]
 
 
 def next_steps(options: argparse.Namespace, report: Report, rejects: Rejects | None, cut: str | None, is_sample: bool) -> Iterator[str]:
@@ -2757,7 +2742,7 @@ def _load(options: argparse.Namespace, stack: contextlib.ExitStack) -> int:
         loader.run()
         if rejects:
             rejects.close()
-        is_sample = isinstance(sources[0], Sample)
+        is_sample = sources[0].identity is None         # it is no file
         status = 1 if report.refused and not is_sample else 0
         if loader.failures or report.total(FAILED) or out.error or rejects and rejects.error:
             status = 3
