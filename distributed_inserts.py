@@ -2042,12 +2042,12 @@ def entries_of(batch: Batch, everything: bool) -> Iterator[Entry]:
 class Report:
     """Tells of every record, of the progress and of the end; to a person, or as JSON Lines to a program."""
 
-    def __init__(self, sources: Sequence[Source], options: argparse.Namespace, out: Output,
+    def __init__(self, origins: Mapping[Schema, Origin], options: argparse.Namespace, out: Output,
                  rejects: Rejects | None, progress: Progress) -> None:
         self.out = out
         self.refused = 0
         self._options, self._rejects, self._progress = options, rejects, progress
-        self._sections = {source.schema.table: Section(source.schema, source.origin) for source in sources}
+        self._sections = {schema.table: Section(schema, origin) for schema, origin in origins.items()}
         self._order = deque(self._sections.values())    # those not closed; the first one writes, the others spool
         self._begin = time.monotonic()
 
@@ -2487,16 +2487,9 @@ id,user_id,product_id,quantity
 # In the main thread alone, through connections that cannot write.
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """The stored records of a schema, as the report knows an input."""
-
-    schema: Schema
-
-    @property
-    def origin(self) -> Origin:
-        """The database, whose records are found by their ids."""
-        return Origin(self.schema.database, "id")
+def stored_origin(schema: Schema) -> Origin:
+    """Return the database of a schema as where records come from; they are found by their ids."""
+    return Origin(schema.database, "id")
 
 
 def verify(schemas: Sequence[Schema], directory: str, patience: Patience, report: Report, watch: Watch) -> list[str]:
@@ -2525,7 +2518,7 @@ def _stored_batches(schema: Schema, table: Table, parents: Mapping[str, Table | 
     for rows in table.scan(BATCH_RECORDS):
         # A number is judged by its text: by the column in one go, as in a file.
         texts = [[repr(cell) if type(cell) in (int, float) else cell for cell in column] for column in zip(*rows)]
-        batch = Batch(schema, Stored(schema).origin, 0, [row[0] for row in rows], (), list(map(list, zip(*texts))))
+        batch = Batch(schema, stored_origin(schema), 0, [row[0] for row in rows], (), list(map(list, zip(*texts))))
         validate_batch(batch, len(texts), range(len(texts)))
         for position, column in schema.unique:
             for row, key in enumerate(batch.keys[position]):
@@ -2736,7 +2729,7 @@ def _load(options: argparse.Namespace, stack: contextlib.ExitStack) -> int:
         os.makedirs(options.db_dir, exist_ok=True)
     rejects = Rejects(options.rejects, sources) if options.rejects else None     # last, as it empties earlier ones
     out = Output(sys.stdout)
-    report = Report(sources, options, out, rejects, Progress(options.quiet))
+    report = Report({source.schema: source.origin for source in sources}, options, out, rejects, Progress(options.quiet))
     with Interrupts(Patience(options.busy_timeout, watch)) as interrupts:
         loader = Loader(SCHEMAS, sources, options, report, watch, interrupts)
         loader.run()
@@ -2765,8 +2758,7 @@ def _verify(options: argparse.Namespace) -> int:
     if not any(os.path.exists(os.path.join(options.db_dir, schema.database)) for schema in SCHEMAS):
         raise ValueError(f"{printable(options.db_dir, 200)}: none of the databases is there")
     out = Output(sys.stdout)
-    stored = [Stored(schema) for schema in SCHEMAS]
-    report = Report(stored, options, out, None, Progress(options.quiet))
+    report = Report({schema: stored_origin(schema) for schema in SCHEMAS}, options, out, None, Progress(options.quiet))
     watch = Watch(options.log_file, options.trace)
     failures = verify(SCHEMAS, options.db_dir, Patience(options.busy_timeout, watch), report, watch)
     status = 3 if failures or out.error else 1 if report.refused else 0
