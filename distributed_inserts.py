@@ -52,6 +52,9 @@ from collections import deque, namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+if sys.version_info < (3, 10):
+    raise SystemExit("distributed_inserts needs Python 3.10 or later; this is " + sys.version.split()[0])
+
 __version__ = "1.0.0"
 
 # ---------------------------------------------------------------------------------------------------- Schemas
@@ -229,6 +232,8 @@ class Batch:
     unchecked: dict[int, str] = field(default_factory=dict)
     unchanged: set[int] = field(default_factory=set)
     failure: str | None = None
+    transaction: int | None = None          # its number in its database
+    lock_s: float = 0.0                     # how long that waited for a lock
     thread: threading.Thread | None = None
     answer: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
     size: int = field(init=False)           # the number of its records, the malformed ones included
@@ -260,14 +265,15 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where records come from: a name for messages, and whether a place in it is a line or an item."""
+    """Where records come from: a name, whether a place in it is a line or an item, and what of it messages add."""
 
     name: str
     unit: str = "line"
+    part: str = ""
 
     def place(self, number: int) -> str:
-        """Return what a person needs to find a record: `users.csv:11`, `users.json item 10`."""
-        name = printable(self.name, PATH_MAX, quote=False)
+        """Return what a person needs to find a record: `users.csv:11`, `users.json item 10`, `sample users:8`."""
+        name = printable(self.name, PATH_MAX, quote=False) + (self.part and f" {self.part}")
         return f"{name}:{number}" if self.unit == "line" else f"{name} {self.unit} {number}"
 
 
@@ -631,7 +637,7 @@ class Source:
         self.format = input_format or ("csv" if path == "-" else FORMATS.get(os.path.splitext(path)[1].lower()))
         if self.format is None:
             raise ValueError(f"{printable(path)}: the suffix tells no format; name it with --input-format")
-        self.origin = Origin(self.name, "item" if self.format == "json" else "line")
+        self.origin = Origin(self.name, "item" if self.format == "json" else "line", schema.table if text is not None else "")
         self.encoding, self._errors, self.bom, self.header = "utf-8", "surrogateescape", b"", ""
         self.width, self.picks, self.extra = len(schema.names), tuple(range(len(schema.names))), []
         self._positions = {name.casefold(): position for position, name in enumerate(schema.names)}
@@ -1061,6 +1067,7 @@ class Patience:
     def __init__(self, timeout_s: float, watch: Watch) -> None:
         self.timeout_s = timeout_s
         self.hurry_from: float | None = None        # when an interrupt came
+        self.waited_s: dict[str, float] = {}        # by database
         self._watch = watch
 
     def insist(self, database: str, action: Callable[[], object]) -> object:
@@ -1080,7 +1087,9 @@ class Patience:
                 self._watch.note("locked", database, tries=tries)
                 time.sleep(0.001)       # in case the try did not wait by itself: some locks ignore the timeout
         if tries:
-            self._watch.note("lock taken", database, tries=tries, waited_s=round(time.monotonic() - begin, 3))
+            waited_s = time.monotonic() - begin
+            self.waited_s[database] = self.waited_s.get(database, 0.0) + waited_s
+            self._watch.note("lock taken", database, tries=tries, waited_s=round(waited_s, 3))
         return result
 
 
@@ -1224,6 +1233,11 @@ class Table:
             now = os.stat(self.path)
             if (now.st_dev, now.st_ino) != (self._file.st_dev, self._file.st_ino):
                 raise FileNotFoundError("the file was replaced while it was open")
+
+    @property
+    def waited_s(self) -> float:
+        """How long it has waited for locks so far."""
+        return self._patience.waited_s.get(self.schema.database, 0.0)
 
     def last_id(self) -> int:
         """Return the largest id, 0 if there is none."""
@@ -1418,6 +1432,7 @@ class InsertWorker:
         # What the records in doubt hold: ids, and keys by the position of their field.
         self._doubtful: dict[int, set] = {0: set(), **{place: set() for place, _ in schema.unique}}
         self._number = 0                    # of the transaction
+        self._waited_s = 0.0                # for locks, up to the transaction
         self._thread = threading.Thread(target=self._run, name=f"insert-worker {schema.database}")
 
     def start(self) -> None:
@@ -1428,14 +1443,14 @@ class InsertWorker:
             self.failure = _describe(self.schema, error)
 
     def submit(self, batch: Batch) -> None:
-        """Hand a batch over, from any thread; its `answer` gets the number of the transaction when its verdicts are final."""
+        """Hand a batch over, from any thread; its `answer` gets a word when its verdicts are final."""
         with self._changed:
             if self._has_ended or not self._thread.ident:
                 batch.failure = batch.failure or self.failure or f"{self.schema.database}: the load is over"
                 batch.answer.put(None)
                 return
             self._waiting[batch.number] = batch
-            self._watch.count(self.schema.database, len(self._waiting))
+            self._watch.count(self.schema.database, self._waiting)
             if batch.number == self._next or self._is_enough():
                 self._changed.notify()
 
@@ -1466,7 +1481,7 @@ class InsertWorker:
                 group.append(self._waiting.pop(self._next))
                 records += group[-1].size
                 self._next += 1
-            self._watch.count(self.schema.database, len(self._waiting))
+            self._watch.count(self.schema.database, self._waiting)
             return group
 
     def _is_enough(self) -> bool:
@@ -1475,6 +1490,10 @@ class InsertWorker:
                 or self._next in self._waiting and self._waiting[self._next].size > 1)
 
     def _run(self) -> None:
+        with self._watch.span("thread", self.schema.database):
+            self._work()
+
+    def _work(self) -> None:
         group: list[Batch] = []
         try:
             with self._watch.span("open", self.schema.database):
@@ -1489,7 +1508,7 @@ class InsertWorker:
                 self._dismissed.wait()
         except Exception as error:          # a broken database or a broken program: nobody may be left waiting
             self.failure = _describe(self.schema, error)
-            self._watch.note("failed", self.schema.database, error=self.failure)
+            self._watch.note("database failed", self.schema.database, error=self.failure)
             while group := group or self._take():
                 for batch in group:
                     batch.failure = batch.failure or self.failure
@@ -1515,9 +1534,12 @@ class InsertWorker:
         """Check a group against the table, insert it, commit, and only then answer."""
         group = Group(self.schema, [batch for batch in batches if batch.failure is None])
         self._number += 1
-        names = f"{len(batches)}: {' '.join(batch.name for batch in batches[:20])}"
-        with self._watch.span("transaction", self.schema.database, number=self._number, group=names):
-            if table.begin():
+        with self._watch.span("transaction", self.schema.database, number=self._number, group=batches):
+            other_wrote = table.begin()
+            waited_s, self._waited_s = self._waited_s, table.waited_s
+            for batch in batches:
+                batch.transaction, batch.lock_s = self._number, self._waited_s - waited_s
+            if other_wrote:
                 self._watch.note("another writer", self.schema.database)
                 self._holders.use_indexes()
                 self._last_id = table.last_id()
@@ -1534,7 +1556,7 @@ class InsertWorker:
         self._watch.settled(batches)
         self._ledger.record(batches)
         for batch in batches:
-            batch.answer.put(self._number)
+            batch.answer.put(None)
 
     def _settle(self, table: Table, group: Group) -> list[int]:
         """Decide all records; return the positions of those not to be inserted.
@@ -1858,10 +1880,20 @@ class Loader:
 
     def _carry(self, batch: Batch) -> None:
         """Take a batch to its verdicts: the whole life of its thread."""
+        with self._watch.span("thread", batch.schema.database):
+            self._check(batch)
+            with self._watch.span("wait for the worker", batch.schema.database) as told:
+                self._streams[batch.schema.table].worker.submit(batch)
+                batch.answer.get()
+                if told is not None:
+                    told.update(transaction=batch.transaction, verdict=batch.summary)
+        self._done.put(batch)
+
+    def _check(self, batch: Batch) -> None:
+        """Validate a batch's records and look up what they refer to."""
         stream = self._streams[batch.schema.table]
-        database = batch.schema.database
         try:
-            with self._watch.span("validate", database):
+            with self._watch.span("validate", batch.schema.database):
                 validate_batch(batch, stream.source.width, stream.source.picks)
             for position, each in batch.schema.references:
                 self._check_reference(batch, position, each)
@@ -1869,12 +1901,6 @@ class Loader:
                 found.sort(key=batch.schema.position_of)
         except Exception as error:          # a broken program: the batch fails, and the batches behind it go on
             batch.failure = f"{type(error).__name__}: {error}"
-        with self._watch.span("wait for the worker", database) as told:
-            stream.worker.submit(batch)
-            transaction = batch.answer.get()
-            if told is not None:
-                told.update(transaction=transaction, verdict=batch.summary)
-        self._done.put(batch)
 
     def _check_reference(self, batch: Batch, position: int, column: Field) -> None:
         """Wait for the records that a column refers to; note the references to none."""
@@ -1882,6 +1908,7 @@ class Loader:
         waiting = contextlib.nullcontext()
         if self._watch.active and (awaited := ledger.awaited(values)):
             names = ", ".join(f"{column.references} {id_}" for id_ in sorted(awaited)[:5])
+            names += f" and {len(awaited) - 5:,} more" if len(awaited) > 5 else ""
             waiting = self._watch.span("wait for references", batch.schema.database, to=names)
         with waiting as told:
             absent, doubt = ledger.missing(values)
@@ -2267,6 +2294,9 @@ def _line(text: str) -> str:
 # --------------------------------------------------------------------------------------- Trace, log, progress
 
 TRACE_EVENTS_MAX = 200_000          # some 30 MB; what comes after is counted and left out
+# The levels of the log, as `logging` numbers them: whatever else happens is told for debugging.
+LEVELS = {"ends": 10, INSERTED: 10, UNCHANGED: 10, REJECTED: 20, "totals": 20, "another writer": 20, "locked": 30, "lock taken": 30,
+          "no thread": 30, "no index": 30, "fails": 40, FAILED: 40, "database failed": 40}
 
 
 class Watch:
@@ -2294,13 +2324,19 @@ class Watch:
 
     @contextlib.contextmanager
     def _span(self, name: str, database: str, details: dict[str, object]) -> Iterator[dict[str, object]]:
-        begin = self._now()
+        if batches := details.get("group"):     # they are consecutive
+            first, last = batches[0], batches[-1]
+            details["group"] = f"{first.schema.table}#{first.first}-{last.first + last.size - 1}"
+        begin, ending = self._now(), "ends"
         self._tell(database, f"{name} begins", details)
         try:
             yield details
+        except BaseException as error:
+            details["error"], ending = str(error) or type(error).__name__, "fails"
+            raise
         finally:
             duration = self._now() - begin
-            self._tell(database, f"{name} ends", {**details, "ms": round(duration / 1000, 3)})
+            self._tell(database, f"{name} {ending}", {**details, "ms": round(duration / 1000, 3)})
             self._add("X", name, database, begin, dur=round(duration, 1), args=details)
 
     def note(self, event: str, database: str, **details: object) -> None:
@@ -2309,10 +2345,10 @@ class Watch:
             self._tell(database, event, details)
             self._add("i", event, database, self._now(), s="t", args=details)
 
-    def count(self, database: str, waiting: int) -> None:
-        """Tell how many batches wait for a database's worker."""
+    def count(self, database: str, waiting: Mapping[int, Batch]) -> None:
+        """Tell how many records wait for a database's worker."""
         if self._trace:
-            self._add("C", "waiting", database, self._now(), args={"batches": waiting})
+            self._add("C", "waiting", database, self._now(), args={"records": sum(batch.size for batch in waiting.values())})
 
     def settled(self, batches: Sequence[Batch]) -> None:
         """Remember when single records were settled, for the arrows to those that waited for them."""
@@ -2338,9 +2374,14 @@ class Watch:
             return
         for entry in entries_of(batch, everything=True):
             reasons = "; ".join(f"{problem.message} [{problem.code}]" for problem in entry.problems) or entry.reason or ""
-            self._log.log(20 if reasons else 10, "%s id=%s %s %s%s", batch.schema.table, id_of(entry),
-                          batch.origin.place(entry.place), entry.verdict, reasons and f": {reasons}",
-                          extra={"database": batch.schema.database})
+            id_ = id_of(entry)
+            words = [f"{batch.schema.table} id={id_ if isinstance(id_, int) else json.dumps(id_)}", batch.origin.place(entry.place),
+                     entry.verdict + (reasons and f": {reasons}")]
+            if batch.thread:
+                words.append(f"thread={batch.thread.name} transaction={batch.transaction}")
+            if batch.lock_s:
+                words.append(f"after waiting for a lock for {batch.lock_s:.1f} s")
+            self._log.log(LEVELS[entry.verdict], " ".join(words), extra={"database": batch.schema.database})
 
     def _now(self) -> float:
         return round((time.perf_counter() - self._begin) * 1e6, 1)
@@ -2348,7 +2389,8 @@ class Watch:
     def _tell(self, database: str, event: str, details: Mapping[str, object]) -> None:
         if self._log:
             words = " ".join(f"{key}={printable(value, 200, quote=False)}" for key, value in details.items())
-            self._log.debug("%s%s", event, words and f" {words}", extra={"database": database})
+            level = LEVELS.get(event, LEVELS["fails" if event.endswith(" fails") else "ends"])
+            self._log.log(level, "%s%s", event, words and f" {words}", extra={"database": database})
 
     def _add(self, kind: str, name: str, database: str, moment: float, thread: str | None = None, **more: object) -> None:
         if not self._trace:
@@ -2361,13 +2403,23 @@ class Watch:
         row = self._threads.get((database, thread)) or self._threads.setdefault((database, thread), next(self._numbers))
         self._events.append({"ph": kind, "name": name, "ts": moment, "pid": process, "tid": row, **more})
 
-    def close(self) -> str | None:
-        """Write the timeline and close the files; return what there is to say about it."""
-        if self._log:
-            for handler in self._log.handlers:
+    def close(self) -> list[str]:
+        """Write the timeline and close the files; return what there is to say about them."""
+        notices = []
+        for handler in self._log.handlers if self._log else ():
+            try:
                 handler.close()
-        if not self._trace:
-            return None
+            except OSError as error:
+                notices.append(f"cannot write the log: {error.strerror}")
+        if self._trace:
+            notices += self._write_trace()
+        return notices
+
+    def _write_trace(self) -> Iterator[str]:
+        if self._left_out and self._events:
+            self._events.append({**self._events[-1], "ph": "i", "s": "g", "name": f"cut here: {self._left_out:,} more events are left out"})
+        if self._left_out:
+            yield f"the timeline leaves out {self._left_out:,} events after the first {TRACE_EVENTS_MAX:,}"
         names = [("process_name", process, 0, database) for database, process in self._processes.items()]
         names += [("thread_name", self._processes[database], row, thread) for (database, thread), row in self._threads.items()]
         events = [{"ph": "M", "name": kind, "pid": process, "tid": row, "args": {"name": name}} for kind, process, row, name in names]
@@ -2376,8 +2428,7 @@ class Watch:
                 text = ",\n".join(json.dumps(event) for event in itertools.chain(events, self._events))
                 self._trace.write(f'{{"displayTimeUnit":"ms","traceEvents":[\n{text}\n]}}\n')
         except OSError as error:
-            return f"cannot write the timeline: {error.strerror}"
-        return f"the timeline leaves out {self._left_out:,} events after the first {TRACE_EVENTS_MAX:,}" if self._left_out else None
+            yield f"cannot write the timeline: {error.strerror}"
 
 
 NOTHING = contextlib.nullcontext()
@@ -2743,14 +2794,14 @@ def _load(options: argparse.Namespace, stack: contextlib.ExitStack) -> int:
         report.summarize(status, next_steps(options, report, rejects, loader.cut, is_sample))
     for database, counts in report.totals():
         watch.note("totals", database, **counts)
-    trace_notice = watch.close()
+    notices = watch.close()
     if out.closed:
         return status if loader.cut is None else 128 + 13       # as if SIGPIPE had ended it
     for source in sources:
         if source.extra:
             names = ", ".join(printable(name) for name in source.extra[:20])
             _complain(f"{printable(source.origin.name, quote=False)}: ignored what is no field of {source.schema.table}: {names}")
-    _complain(*loader.failures, loader.unreadable, out.error, rejects and rejects.error, trace_notice)
+    _complain(*loader.failures, loader.unreadable, out.error, rejects and rejects.error, *notices)
     return 3 if out.error else status
 
 
@@ -2765,7 +2816,7 @@ def _verify(options: argparse.Namespace) -> int:
     report.summarize(status, ())
     for database, counts in report.totals():
         watch.note("totals", database, read=counts["read"], broken=counts[REJECTED])
-    _complain(*failures, out.error, watch.close())
+    _complain(*failures, out.error, *watch.close())
     return status
 
 

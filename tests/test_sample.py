@@ -103,16 +103,16 @@ def test_a_second_bare_run_says_the_same_in_text(run: Run) -> None:
 
 
 @pytest.mark.parametrize(("record", "line"), [
-    (("users", 8), 'sample:8: email: "alice@example.com" is already taken by user 1 [not_unique]'),
-    (("users", 10), "sample:10: name: is blank [blank]"),
-    (("products", 7), 'sample:7: name: "Laptop" is already taken by product 1 [not_unique]'),
-    (("products", 10), "sample:10: price: -50.00 is not greater than 0 [not_positive]"),
-    (("orders", 7), "sample:7: product_id: 7 is not in products.db (sample:7 was rejected) [no_such_reference]"),
-    (("orders", 8), "sample:8: user_id: 8 is not in users.db (sample:8 was rejected) [no_such_reference]"),
-    (("orders", 8), "sample:8: quantity: 0 is not greater than 0 [not_positive]"),
-    (("orders", 9), "sample:9: quantity: -1 is not greater than 0 [not_positive]"),
-    (("orders", 10), "sample:10: user_id: 10 is not in users.db (sample:10 was rejected) [no_such_reference]"),
-    (("orders", 10), "sample:10: product_id: 11 is not in products.db [no_such_reference]"),
+    (("users", 8), 'sample users:8: email: "alice@example.com" is already taken by user 1 [not_unique]'),
+    (("users", 10), "sample users:10: name: is blank [blank]"),
+    (("products", 7), 'sample products:7: name: "Laptop" is already taken by product 1 [not_unique]'),
+    (("products", 10), "sample products:10: price: -50.00 is not greater than 0 [not_positive]"),
+    (("orders", 7), "sample orders:7: product_id: 7 is not in products.db (sample products:7 was rejected) [no_such_reference]"),
+    (("orders", 8), "sample orders:8: user_id: 8 is not in users.db (sample users:8 was rejected) [no_such_reference]"),
+    (("orders", 8), "sample orders:8: quantity: 0 is not greater than 0 [not_positive]"),
+    (("orders", 9), "sample orders:9: quantity: -1 is not greater than 0 [not_positive]"),
+    (("orders", 10), "sample orders:10: user_id: 10 is not in users.db (sample users:10 was rejected) [no_such_reference]"),
+    (("orders", 10), "sample orders:10: product_id: 11 is not in products.db [no_such_reference]"),
 ])
 def test_the_text_names_each_refusal_with_its_reason(run: Run, record: tuple[str, int], line: str) -> None:
     table, number = record

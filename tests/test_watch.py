@@ -89,7 +89,7 @@ def test_every_thread_and_every_transaction_begins_and_ends_in_the_log(here: Run
         begins = [event.partition(" begins")[0] for event in events[thread] if " begins" in event]
         ends = [event.partition(" ends")[0] for event in events[thread] if " ends" in event]
         assert sorted(begins) == sorted(ends) and begins
-        assert " begins" in events[thread][0] and " ends" in events[thread][-1]
+        assert events[thread][0] == "thread begins" and events[thread][-1].startswith("thread ends")
     for worker in WORKERS:
         assert any(event.startswith("transaction begins") for event in events[worker])
         assert any(event.startswith("commit ends") for event in events[worker])
@@ -178,7 +178,10 @@ def test_the_log_tells_of_a_lock_and_of_what_became_of_those_that_waited(tmp_pat
     lines = log_lines(log)
     assert any("locked" in line["event"] and line["database"] == "users.db" for line in lines)
     assert any("lock taken" in line["event"] for line in lines)
-    assert [line["event"].split()[-1] for line in lines if "users id=2 " in line["event"]] == ["inserted"]
+    assert {line["level"] for line in lines if "lock" in line["event"] and "id=" not in line["event"]} == {"WARNING"}
+    found = [line["event"] for line in lines if "users id=2 " in line["event"]]
+    assert len(found) == 1
+    assert re.search(r" inserted thread=users#2 transaction=\d+ after waiting for a lock for \d+\.\d s$", found[0])
 
 
 def test_the_log_tells_why_a_record_failed_on_a_lock(here: Run, tmp_path: Path) -> None:
@@ -341,7 +344,9 @@ def test_the_timeline_says_which_records_shared_a_transaction(here: Run, tmp_pat
     events = read_trace(tmp_path / "trace.json")
     transactions = [event for event in events if event["ph"] == "X" and event["name"].startswith("transaction")]
     for record in RECORDS:
-        holding = [event for event in transactions if record in re.findall(r"\w+#\d+", json.dumps(event["args"]))]
+        table, _, number = record.partition("#")
+        holding = [event for event in transactions if (match := re.fullmatch(rf"{table}#(\d+)-(\d+)", event["args"]["group"]))
+                   and int(match[1]) <= int(number) <= int(match[2])]
         assert len(holding) == 1, record
         row = next(row for row, name in threads(events).items() if name == record)
         waiting = next(span for span in spans(events)[row] if "worker" in span["name"])

@@ -112,9 +112,11 @@ def test_a_group_is_bounded(make, monkeypatch):
     batches = [batch_of(number, *users(number * 4 + 1, 4)) for number in range(25)]
     for batch in reversed(batches):
         worker.submit(batch)
-    numbers = [batch.answer.get(timeout=TIMEOUT_S) for batch in batches]
+    for batch in batches:
+        batch.answer.get(timeout=TIMEOUT_S)
     worker.finish(25)
     worker.join()
+    numbers = [batch.transaction for batch in batches]
     assert numbers == sorted(numbers)
     assert max(numbers.count(number) for number in numbers) * 4 < 10 + 4
 
@@ -398,11 +400,11 @@ REFUSED = {
     ("users", 10): {("name", "blank", "")},
     ("products", 7): {("name", "not_unique", "product 1")},
     ("products", 10): {("price", "not_positive", "-50.00")},
-    ("orders", 7): {("product_id", "no_such_reference", "product_id 7 is not in products.db (sample:7 was rejected)")},
-    ("orders", 8): {("user_id", "no_such_reference", "user_id 8 is not in users.db (sample:8 was rejected)"),
+    ("orders", 7): {("product_id", "no_such_reference", "product_id 7 is not in products.db (sample products:7 was rejected)")},
+    ("orders", 8): {("user_id", "no_such_reference", "user_id 8 is not in users.db (sample users:8 was rejected)"),
                     ("quantity", "not_positive", "")},
     ("orders", 9): {("quantity", "not_positive", "")},
-    ("orders", 10): {("user_id", "no_such_reference", "user_id 10 is not in users.db (sample:10 was rejected)"),
+    ("orders", 10): {("user_id", "no_such_reference", "user_id 10 is not in users.db (sample users:10 was rejected)"),
                      ("product_id", "no_such_reference", "product_id 11 is not in products.db")},
 }
 STORED = {
