@@ -1261,6 +1261,11 @@ class Table:
         sql = SELECT_IRREGULAR.format(table=self.schema.table, column=column.name)
         return {unique_key(text): id_ for text, id_ in self._connection.execute(sql)}
 
+    @staticmethod
+    def are_irregular(texts: Iterable[str]) -> bool:
+        """Return whether any of the texts is one that `find_holders` leaves out."""
+        return any(not text.isascii() or "  " in text for text in texts)
+
     def _select(self, sql: str, values: Iterable[object], **names: str) -> Iterator[tuple]:
         values = list(values)
         for start in range(0, len(values), VALUES_MAX):
@@ -1347,7 +1352,7 @@ class KeyHolders:
                 self._memory[position].update(zip(_without(self._hashes[position], dropped), ids))
                 continue
             texts, keys = (_without(part, dropped) for part in (group.columns[position], group.keys[position]))
-            if not "".join(texts).isascii() or any("  " in text for text in texts):
+            if self._table.are_irregular(texts):
                 self._irregular[position].update(zip(keys, ids))
 
 
@@ -1626,6 +1631,7 @@ SINGLE_MAX = 1000                   # records of a model up to which each has a 
 THREADS_MAX = 64                    # batches of a model on their way at once, each with its thread
 IN_FLIGHT_MAX = 10_000              # records of a model on their way at once
 PROGRESS_S = 0.1
+BAR_WIDTH = 20                      # characters
 STACK_BYTES = 512 * 1024            # of a thread: the C library keeps small stacks for the next thread, large ones it unmaps
 
 
@@ -2036,6 +2042,7 @@ class Section:
     held: list[Entry] = field(default_factory=list)     # listed at the end, as it depends on how many there are
     spool: io.TextIOBase | None = None                  # lines that wait until the models before it are done
     titled: bool = False
+    widths: Sequence[int] = ()                          # of the columns listed so far
     closed: bool = False
 
     @property
@@ -2099,10 +2106,13 @@ class Report:
         everything = not self._options.verify
         if self._options.json:
             self._write(section, "".join(self._json_line(section, entry) for entry in entries_of(batch, everything)))
-        elif self._options.verbose or self._options.verify:
+        elif self._options.verify:
             self._write(section, self._lines(section, entries_of(batch, everything)))
         elif section.read <= LISTED_MAX:
-            section.held += entries_of(batch, everything=True)
+            section.held += entries_of(batch, everything)
+        elif self._options.verbose:
+            self._write(section, self._lines(section, [*section.held, *entries_of(batch, everything)]))
+            section.held = []
         elif len(section.held) != REFUSED_LISTED_MAX:
             listed = itertools.chain(section.held, entries_of(batch, everything=False))
             bad = (entry for entry in listed if entry.verdict in (REJECTED, FAILED))
@@ -2145,7 +2155,8 @@ class Report:
         """Return a line per record and one per problem, the cells in columns, and a heading the first time."""
         shown = [(entry, [printable(cell, quote=False) for cell in entry.cells]) for entry in entries]
         columns = itertools.zip_longest(section.schema.names, *(cells for _, cells in shown), fillvalue="")
-        widths = [min(max(map(len, column)), 40) for column in columns]
+        pairs = itertools.zip_longest(columns, section.widths, fillvalue=0)
+        widths = section.widths = [max(min(max(map(len, column)), 40), width) for column, width in pairs]
         lines = []
         if not section.titled and (shown or not self._options.verify):
             section.titled = True
@@ -2465,28 +2476,33 @@ class Progress:
         elapsed = self._last - self._begin
         records, done = sum(part[1] for part in parts), sum(part[3] for part in parts)
         rate = f"{records / max(elapsed, 1e-9):,.0f}/s"
+        counts = [f"{database.removesuffix('.db')} {count:,}" for database, count, *_ in parts]
+        refused = f"{sum(part[2] for part in parts):,} refused"
         if None not in [part[4] for part in parts] and (total := sum(part[4] for part in parts)):
             share = min(done / total, 1)
-            filled = round(share * 20)
             left = elapsed / share - elapsed if share else 0
-            text = f"{'█' * filled}{'░' * (20 - filled)} {share:4.0%} of {total / 1e6:.1f} MB  {rate}  {left:.0f} s left"
+            words = [f"{share:4.0%}", f"of {total / 1e6:.1f} MB", rate, f"{left:.0f} s left", *counts, refused]
         else:
-            text = f"{done / 1e6:.1f} MB  {rate}"
-        self._draw("  ".join([text, *(f"{database} {count:,}" + (f" ({refused:,} refused)" if refused else "")
-                                      for database, count, refused, *_ in parts)]))
+            share, words = None, [f"{done / 1e6:.1f} MB", rate, *counts, refused]
+        self._draw(share, words)
 
     def clear(self) -> None:
         """Take the line away before something else is printed."""
         if self._drawn:
-            self._draw("")
+            self._draw(None, [])
 
-    def _draw(self, text: str) -> None:
+    def _draw(self, share: float | None, words: list[str]) -> None:
+        """Draw the words in place, with a bar in what room is left of the terminal's width; without the last ones if there is none."""
         with contextlib.suppress(OSError, ValueError):
-            width = os.get_terminal_size(self._stream.fileno()).columns
+            room = (os.get_terminal_size(self._stream.fileno()).columns or 80) - 1
+            while words and len("  ".join(words)) > room:
+                words.pop()
+            width = min(room - len("  ".join(words)) - 2, BAR_WIDTH) if share is not None else 0
+            bar = "█" * round(share * width) + "░" * (width - round(share * width)) + " " if width > 3 else ""
             encoding = getattr(self._stream, "encoding", None) or "ascii"
-            self._stream.write("\r\x1b[K" + text[:width - 1].encode(encoding, "replace").decode(encoding))
+            self._stream.write("\r\x1b[K" + (bar + "  ".join(words)).encode(encoding, "replace").decode(encoding))
             self._stream.flush()
-        self._drawn = bool(text)
+        self._drawn = bool(words)
 
 
 # ------------------------------------------------------------------------------------------------- The sample
@@ -2723,7 +2739,7 @@ def next_steps(options: argparse.Namespace, report: Report, rejects: Rejects | N
         yield ("This was the built-in sample; its refusals show the checks. To load your own files:\n"
                f"{program}--users users.csv --products products.csv --orders orders.csv{folder}")
     if report.total(REJECTED) and rejects:
-        mended = " ".join(f"--{table} {_shell_word(rejects.paths[table])}" for table in rejects.counts)
+        mended = " ".join(f"--{table} {_shell_word(path)}" for table, path in rejects.paths.items() if table in rejects.counts)
         yield (f"Mend the refused records in {printable(options.rejects, 200, quote=False)} (errors.jsonl has the reasons),"
                f" then load them:\n{program}{mended}{folder}")
     elif report.total(REJECTED) and not is_sample:
@@ -2780,7 +2796,7 @@ def _load(options: argparse.Namespace, stack: contextlib.ExitStack) -> int:
         os.makedirs(options.db_dir, exist_ok=True)
     rejects = Rejects(options.rejects, sources) if options.rejects else None     # last, as it empties earlier ones
     out = Output(sys.stdout)
-    report = Report({source.schema: source.origin for source in sources}, options, out, rejects, Progress(options.quiet))
+    report = Report({source.schema: source.origin for source in sources}, options, out, rejects, Progress(options.quiet or options.log_file == "-"))
     with Interrupts(Patience(options.busy_timeout, watch)) as interrupts:
         loader = Loader(SCHEMAS, sources, options, report, watch, interrupts)
         loader.run()
@@ -2788,7 +2804,8 @@ def _load(options: argparse.Namespace, stack: contextlib.ExitStack) -> int:
             rejects.close()
         is_sample = sources[0].identity is None         # it is no file
         status = 1 if report.refused and not is_sample else 0
-        if loader.failures or report.total(FAILED) or out.error or rejects and rejects.error:
+        # A record that was cut off from one it refers to has failed too, but no database did.
+        if loader.failures or report.total(FAILED) and not loader.cut or out.error or rejects and rejects.error:
             status = 3
         status = 2 if loader.unreadable else 128 + interrupts.number if interrupts.number else status
         report.summarize(status, next_steps(options, report, rejects, loader.cut, is_sample))
@@ -2809,7 +2826,7 @@ def _verify(options: argparse.Namespace) -> int:
     if not any(os.path.exists(os.path.join(options.db_dir, schema.database)) for schema in SCHEMAS):
         raise ValueError(f"{printable(options.db_dir, 200)}: none of the databases is there")
     out = Output(sys.stdout)
-    report = Report({schema: stored_origin(schema) for schema in SCHEMAS}, options, out, None, Progress(options.quiet))
+    report = Report({schema: stored_origin(schema) for schema in SCHEMAS}, options, out, None, Progress(options.quiet or options.log_file == "-"))
     watch = Watch(options.log_file, options.trace)
     failures = verify(SCHEMAS, options.db_dir, Patience(options.busy_timeout, watch), report, watch)
     status = 3 if failures or out.error else 1 if report.refused else 0
