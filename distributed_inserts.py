@@ -503,13 +503,11 @@ def unique_key(text: str) -> str:
 def _stream_safe(text: str) -> str:
     """Return a text with at most 30 marks in a row (UAX #15, Stream-Safe Text Process), as sorting them takes quadratic time."""
     pieces, marks = [], 0
-    for character in text:
-        is_mark = list(map(bool, map(unicodedata.combining, unicodedata.normalize("NFKD", character))))
-        leading, trailing = (is_mark + [False]).index(False), (is_mark[::-1] + [False]).index(False)
-        if marks + leading > 30:
+    for character in itertools.chain.from_iterable(unicodedata.normalize("NFKD", character) for character in text):
+        marks = marks + 1 if unicodedata.combining(character) else 0
+        if marks > 30:
             pieces.append("\u034f")         # COMBINING GRAPHEME JOINER
-            marks = 0
-        marks = trailing if leading < len(is_mark) else marks + leading
+            marks = 1
         pieces.append(character)
     return "".join(pieces)
 
