@@ -230,6 +230,7 @@ class Batch:
     unchanged: set[int] = field(default_factory=set)
     failure: str | None = None
     thread: threading.Thread | None = None
+    is_done: bool = False                   # it has its verdicts and waits to be reported; the main thread's alone
     answer: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
     size: int = field(init=False)           # the number of its records, the malformed ones included
 
@@ -1707,31 +1708,22 @@ class Stream:
     blocks: Iterator[Block]
     started: int = 0                                # batches with a thread
     records: int = 0                                # and the records in them
-    reported: int = 0                               # batches handed to the report, in order
-    reported_records: int = 0
-    done: dict[int, Batch] = field(default_factory=dict)
+    on_the_way: deque[Batch] = field(default_factory=deque)         # those not yet reported, in order
     held: Batch | None = None                       # a batch for which no thread could be started
     ended: bool = False
 
-    def started_on(self, batch: Batch) -> None:
-        """Count a batch that is on its way."""
+    def start(self, batch: Batch) -> None:
+        """Count a batch as on its way."""
         self.held = None
         self.started += 1
         self.records += batch.size
-
-    def next_in_order(self, batch: Batch) -> Iterator[Batch]:
-        """Take a batch that is done and yield those that can be reported now."""
-        self.done[batch.number] = batch
-        while batch := self.done.pop(self.reported, None):
-            self.reported += 1
-            self.reported_records += batch.size
-            yield batch
+        self.on_the_way.append(batch)
 
     @property
     def has_room(self) -> bool:
         """Whether one more batch may be on its way."""
-        return not self.ended and self.started - self.reported < THREADS_MAX and (
-            self.records - self.reported_records < IN_FLIGHT_MAX)
+        return (not self.ended and len(self.on_the_way) < THREADS_MAX
+                and sum(batch.size for batch in self.on_the_way) < IN_FLIGHT_MAX)
 
 
 class Loader:
@@ -1786,7 +1778,7 @@ class Loader:
         for stream in self._streams.values():
             if not stream.ended:
                 stream.worker.finish(stream.started, self.cut or "the load broke off")
-        while any(stream.reported < stream.started for stream in self._streams.values()):
+        while any(stream.on_the_way for stream in self._streams.values()):
             self._collect(wait=True)
         for thread in self._ended:
             thread.join()
@@ -1807,7 +1799,7 @@ class Loader:
             self._watch.note("no thread", stream.source.schema.database, error=str(error))
             stream.held = batch
             return False
-        stream.started_on(batch)
+        stream.start(batch)
         return True
 
     def _read(self, stream: Stream) -> Batch | None:
@@ -1874,9 +1866,9 @@ class Loader:
             if stream.held:
                 batch = stream.held
                 batch.thread = threading.current_thread()
-                stream.started_on(batch)
+                stream.start(batch)
                 self._carry(batch)
-            if not stream.ended or stream.reported < stream.started:
+            if not stream.ended or stream.on_the_way:
                 return                      # the models behind it may refer to it
 
     def _collect(self, wait: bool) -> None:
@@ -1889,13 +1881,15 @@ class Loader:
                     self._ended.append(batch.thread)
                 if len(self._ended) > THREADS_MAX:      # not at once: it may still be on its way out
                     self._ended.popleft().join()
-                stream = self._streams[batch.schema.table]
-                for ready in stream.next_in_order(batch):
+                batch.is_done = True
+                on_the_way = self._streams[batch.schema.table].on_the_way
+                while on_the_way and on_the_way[0].is_done:
+                    ready = on_the_way.popleft()
                     self._report.add(ready)
                     self._watch.verdicts(ready)
         self._report.progress([stream.source for stream in self._streams.values()])
         for stream in self._streams.values():
-            if stream.ended and stream.reported == stream.started:
+            if stream.ended and not stream.on_the_way:
                 self._report.close(stream.source.schema)
         limit = self._options.max_errors
         if all(stream.ended for stream in self._streams.values()):
