@@ -123,10 +123,6 @@ class Schema:
         """The position and the field of every reference."""
         return [(position, each) for position, each in enumerate(self.fields) if each.references]
 
-    def position_of(self, problem: Problem) -> int:
-        """Return the position of the field that a problem is about."""
-        return self.names.index(problem.field)
-
 
 # A schema stands after those that it refers to: parents are stored before their children.
 SCHEMAS: tuple[Schema, ...] = (
@@ -1343,9 +1339,7 @@ class Group:
             elif position in self.doubts:
                 batch.unchecked[local] = self.doubts[position]
             else:
-                found = batch.problems.setdefault(local, [])
-                found += self.clashes[position]
-                found.sort(key=batch.schema.position_of)
+                batch.problems.setdefault(local, []).extend(self.clashes[position])
 
 
 def _without(values: list, dropped: Iterable[int]) -> list:
@@ -1830,8 +1824,6 @@ class Loader:
                 validate_batch(batch, stream.source.width, stream.source.picks)
             for position, each in batch.schema.references:
                 self._check_reference(batch, position, each)
-            for found in batch.problems.values():
-                found.sort(key=batch.schema.position_of)
         except Exception as error:          # a broken program: the batch fails, and the batches behind it go on
             batch.failure = f"{type(error).__name__}: {error}"
         with self._watch.span("wait for the worker", database) as told:
@@ -1995,15 +1987,15 @@ class Entry:
     reason: str | None = None               # of a failed one
 
 
-def entries_of(batch: Batch, everything: bool) -> Iterator[Entry]:
-    """Yield the records of an answered batch in input order, or only those neither inserted nor unchanged."""
-    malformed = [Entry(place, (raw.rstrip("\r\n"),), REJECTED, (problem,)) for place, raw, problem in batch.malformed]
-    positions = range(len(batch.places)) if everything or batch.failure else sorted(batch.problems.keys() | batch.unchecked.keys())
-    others = (Entry(batch.places[position], [cells[position] for cells in batch.cells], batch.verdict(position),
-                    batch.problems.get(position, ()), batch.failure or batch.unchecked.get(position)) for position in positions)
-    if not malformed:
-        return others
-    return iter(sorted([*malformed, *others], key=lambda entry: entry.place))
+def entries_of(batch: Batch, everything: bool) -> list[Entry]:
+    """Return the records of an answered batch in input order, or only those neither inserted nor unchanged."""
+    entries = [Entry(place, (raw.rstrip("\r\n"),), REJECTED, (problem,)) for place, raw, problem in batch.malformed]
+    names = batch.schema.names
+    for position in range(len(batch.places)) if everything or batch.failure else batch.problems.keys() | batch.unchecked.keys():
+        problems = sorted(batch.problems.get(position, ()), key=lambda problem: names.index(problem.field))
+        entries.append(Entry(batch.places[position], [cells[position] for cells in batch.cells], batch.verdict(position),
+                             problems, batch.failure or batch.unchecked.get(position)))
+    return sorted(entries, key=lambda entry: entry.place)
 
 
 class Report:
@@ -2193,7 +2185,7 @@ class Rejects:
         for table, source in self._sources.items():
             self._write(table, source.bom + source.encode("[\n" if source.format == "json" else _line(source.header)))
 
-    def add(self, entries: Iterator[Entry], batch: Batch) -> None:
+    def add(self, entries: Iterable[Entry], batch: Batch) -> None:
         """Add the rejected ones of a batch's records."""
         table, source = batch.schema.table, self._sources[batch.schema.table]
         raws = dict(zip(batch.places, batch.raws))
