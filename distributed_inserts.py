@@ -240,11 +240,12 @@ class Batch:
         return f"{self.schema.table}#{self.first}" + (f"-{last}" if last > self.first else "")
 
     @property
-    def summary(self) -> str:
-        """The verdict on a batch of one, the counts of a larger one."""
-        verdicts = [self.verdict(position) for position in range(len(self.places))] + [REJECTED] * len(self.malformed)
-        return verdicts[0] if len(verdicts) == 1 else ", ".join(
-            f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS if verdict in verdicts)
+    def counts(self) -> dict[str, int]:
+        """How many of its records have each verdict."""
+        rejected, unchanged = len(self.problems) + len(self.malformed), len(self.unchanged)
+        unsettled = range(len(self.places)) if self.failure else self.unchecked
+        failed = len(set(unsettled) - self.problems.keys())
+        return dict(zip(VERDICTS, (self.size - unchanged - rejected - failed, unchanged, rejected, failed)))
 
     def verdict(self, position: int) -> str:
         """Return the verdict on the record at a position of the columns; of use after the answer only."""
@@ -1830,7 +1831,7 @@ class Loader:
             stream.worker.submit(batch)
             transaction = batch.answer.get()
             if told is not None:
-                told.update(transaction=transaction, verdict=batch.summary)
+                told.update(transaction=transaction, **batch.counts)
         self._done.put(batch)
 
     def _check_reference(self, batch: Batch, position: int, column: Field) -> None:
@@ -1888,7 +1889,7 @@ class Loader:
             return                          # nothing is cut short any more
         if self._interrupts.number is not None:
             self.cut = "the load was interrupted"
-        elif limit is not None and self._report.refused > limit:
+        elif limit is not None and self._report.total(REJECTED) > limit:
             self.cut = f"the reading stopped after more than {limit} refused records"
         elif self._report.out.closed:
             self.cut = "standard output was closed"
@@ -2004,7 +2005,6 @@ class Report:
     def __init__(self, origins: Mapping[Schema, Origin], options: argparse.Namespace, out: Output,
                  rejects: Rejects | None, progress: Progress) -> None:
         self.out = out
-        self.refused = 0
         self._options, self._rejects, self._progress = options, rejects, progress
         self._sections = {schema.table: Section(schema, origin) for schema, origin in origins.items()}
         self._order = deque(self._sections.values())    # those not closed; the first one writes, the others spool
@@ -2013,16 +2013,10 @@ class Report:
     def add(self, batch: Batch) -> None:
         """Take in an answered batch."""
         section = self._sections[batch.schema.table]
-        rejected, failed = len(batch.problems) + len(batch.malformed), len(batch.unchecked.keys() - batch.problems.keys())
-        if batch.failure:
-            failed = len(batch.places) - len(batch.problems)
-        counts = {REJECTED: rejected, FAILED: failed, UNCHANGED: len(batch.unchanged)}
-        counts[INSERTED] = batch.size - sum(counts.values())
-        for verdict, count in counts.items():
+        for verdict, count in batch.counts.items():
             section.counts[verdict] += count
         section.seconds = time.monotonic() - self._begin
-        self.refused += rejected
-        if self._rejects and rejected:
+        if self._rejects and (batch.problems or batch.malformed):
             self._rejects.add(entries_of(batch, everything=False), batch)
         if not self._options.quiet:
             self._list(section, batch)
@@ -2695,7 +2689,7 @@ def _load(options: argparse.Namespace, stack: contextlib.ExitStack) -> int:
         if rejects:
             rejects.close()
         is_sample = sources[0].identity is None         # it is no file
-        status = 1 if report.refused and not is_sample else 0
+        status = 1 if report.total(REJECTED) and not is_sample else 0
         if loader.failures or report.total(FAILED) or out.error or rejects and rejects.error:
             status = 3
         status = 2 if loader.unreadable else 128 + interrupts.number if interrupts.number else status
@@ -2720,7 +2714,7 @@ def _verify(options: argparse.Namespace) -> int:
     report = Report({schema: stored_origin(schema) for schema in SCHEMAS}, options, out, None, Progress(options.quiet))
     watch = Watch(options.log_file, options.trace)
     failures = verify(SCHEMAS, options.db_dir, Patience(options.busy_timeout, watch), report, watch)
-    status = 3 if failures or out.error else 1 if report.refused else 0
+    status = 3 if failures or out.error else 1 if report.total(REJECTED) else 0
     report.summarize(status, ())
     for database, counts in report.totals():
         watch.note("totals", database, read=counts["read"], broken=counts[REJECTED])
