@@ -724,13 +724,11 @@ class Source:
         places, raws, rows, start = [], [], [], self._end_of_cell(lines)
         while start < len(lines):
             parsed, error, used = _parse_strictly(lines, start, self._delimiter, self._reach)
-            is_long = error is not None and "field limit" in error
-            if is_long:                     # where does its record end?
-                parsed, error, used = _parse_strictly(lines, start, self._delimiter, self._reach, LINE_MAX + len(CUT))
             begins = _first_lines(parsed, start, used - (error is not None))
-            raws += _texts(lines, begins)
+            texts = _texts(lines, begins)
+            raws += texts
             places += [number + begin for begin in begins[:-1]]
-            rows += map(_within_limit, parsed) if is_long else parsed
+            rows += map(_within_limit, parsed) if max(map(len, texts), default=0) > CELL_MAX else parsed
             is_open = error is not None and ("end of data" in error or "field limit" in error)
             at_last_line, at_first, start = start + used == len(lines), not parsed, begins[-1]
             if error is None:
@@ -789,17 +787,16 @@ class Source:
         return row
 
 
-def _parse_strictly(lines: list[str], start: int, delimiter: str, reach: int,
-                    limit: int = CELL_MAX) -> tuple[list[list[str]], str | None, int]:
+def _parse_strictly(lines: list[str], start: int, delimiter: str, reach: int) -> tuple[list[list[str]], str | None, int]:
     """Return the rows from the line at `start` to the first error, what it says, and how many lines were used.
 
-    No more than `reach` lines are looked at, and no cell may have more than `limit` characters.
+    No more than `reach` lines are looked at, and no more than LINE_MAX characters of a cell.
     """
     cursor = iter(lines)
     cursor.__setstate__(start)              # what unpickling does: a slice after every error would take quadratic time
     reader = csv.reader(itertools.islice(cursor, reach), strict=True, delimiter=delimiter)
     rows: list[list[str]] = []
-    previous = csv.field_size_limit(limit)  # one for all readers
+    previous = csv.field_size_limit(LINE_MAX + len(CUT))    # one for all readers
     try:
         rows.extend(reader)                 # list.extend keeps what came before an error
     except csv.Error as error:
