@@ -610,12 +610,3 @@ def test_a_file_that_cannot_be_opened_is_wrong_usage(run: Run, tmp_path: Path, m
     result = run("--users", "users.csv")
     assert (result.returncode, result.stdout) == (2, "") and "users.csv: " in result.stderr and result.stderr.count("\n") == 1
     assert not list(tmp_path.glob("*.db*"))
-
-
-@pytest.mark.parametrize(("name", "text"), [("users.csv", HEAD + user(1) * 99), ("users.jsonl", f"{element(1)}\n" * 99),
-    ("users.json", array(*[element(1)] * 99))])
-def test_the_bytes_done_end_at_the_bytes_in_all(tmp_path: Path, name: str, text: str) -> None:
-    (tmp_path / name).write_text(text, encoding="utf-8", newline="")
-    source = program.Source(USERS, str(tmp_path / name))
-    assert sum(map(len, source.blocks())) == 99 and source.done_bytes == source.total_bytes == len(text)
-    source.close()

@@ -361,7 +361,7 @@ def test_a_terminal_sees_the_progress_of_a_long_load(tmp_path: Path) -> None:
     write_users(tmp_path / "users.csv", 4000, lambda number: number % 100 == 0)
     status, out, err = Terminal(tmp_path, "--users", "users.csv", "--batch-size", "1").finish()
     assert status == 1
-    drawn = [text for text in err.split("\r") if "users.db" in text]
+    drawn = [text for text in err.split("\r") if "users " in text]
     assert drawn, err
     assert any("%" in text and re.search(r"[\d,]+/s", text) and "left" in text for text in drawn)
     assert all("\n" not in text for text in drawn)
@@ -372,7 +372,7 @@ def test_a_terminal_sees_the_progress_of_a_long_load(tmp_path: Path) -> None:
 def test_the_bar_shows_even_where_standard_output_is_a_pipe(tmp_path: Path) -> None:
     write_users(tmp_path / "users.csv", 4000)
     _, out, err = Terminal(tmp_path, "--users", "users.csv", "--batch-size", "1", "--json", out=False).finish()
-    assert "users.db" in err
+    assert "users 3," in err
     assert [json.loads(line) for line in out.splitlines()][-1]["summary"]["users"]["inserted"] == 4000
 
 
@@ -410,7 +410,7 @@ def test_the_bar_of_a_pipe_counts_without_a_total(tmp_path: Path) -> None:
     status, _, err = terminal.finish()
     feeder.join(TIMEOUT_S)
     assert status == 0
-    drawn = [text for text in err.split("\r") if "users.db" in text]
+    drawn = [text for text in err.split("\r") if "users " in text]
     assert drawn
     assert not any("%" in text or "left" in text for text in drawn)
 
@@ -443,7 +443,7 @@ def test_an_ascii_terminal_gets_marks_that_it_can_show(run: Run) -> None:
 def test_an_ascii_terminal_gets_a_bar_that_it_can_show(tmp_path: Path) -> None:
     write_users(tmp_path / "users.csv", 4000)
     _, _, err = Terminal(tmp_path, "--users", "users.csv", "--batch-size", "1", PYTHONIOENCODING="ascii").finish()
-    assert "users.db" in err and err.isascii()
+    assert "#-" in err and "users " in err and "?" not in err and err.isascii()
 
 
 def test_without_standard_streams_the_load_is_done_all_the_same(tmp_path: Path) -> None:
