@@ -571,14 +571,6 @@ class Block:
     raws: Sequence[str]
     rows: Sequence[Sequence[object] | Problem]
 
-    @classmethod
-    def joined(cls, parts: Sequence[Block]) -> Block:
-        """Return the records of all the parts in one block."""
-        if len(parts) == 1:
-            return parts[0]
-        chain = itertools.chain.from_iterable
-        return cls(*(list(chain(getattr(part, name) for part in parts)) for name in cls.__slots__))
-
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -1671,24 +1663,19 @@ class Ledger:
 
 
 def batches_of(source: Source, size: int | None) -> Iterator[Block]:
-    """Yield the input in the blocks that a thread each will carry.
+    """Yield the input in blocks of at most `size` records, which a thread each will carry.
 
     Without a `size` that is one record for up to SINGLE_MAX records and BATCH_RECORDS of a longer input.
     """
     blocks = source.blocks()
-    held = Block([], [], [])
     if size is None:
-        while len(held) <= SINGLE_MAX and (block := next(blocks, None)):
-            held = Block.joined([held, block])
-        size = 1 if len(held) <= SINGLE_MAX else BATCH_RECORDS
-    for block in itertools.chain([held], blocks):
-        held = Block.joined([held, block]) if held is not block and len(held) else block
-        if len(held) >= size:
-            parts = list(held.split(size))
-            held = parts.pop() if len(parts[-1]) < size else Block([], [], [])
-            yield from parts
-    if len(held):
-        yield held
+        held: list[Block] = []
+        while sum(map(len, held)) <= SINGLE_MAX and (block := next(blocks, None)):
+            held.append(block)
+        size = 1 if sum(map(len, held)) <= SINGLE_MAX else BATCH_RECORDS
+        blocks = itertools.chain(held, blocks)
+    for block in blocks:
+        yield from block.split(size)
 
 
 @dataclass(slots=True)
@@ -2584,7 +2571,7 @@ def build_parser(schemas: Sequence[Schema]) -> argparse.ArgumentParser:
     add("--rejects", metavar="DIR", help="write the refused records there, ready to be mended and loaded, and errors.jsonl")
     add("--max-errors", metavar="N", type=lambda text: _whole(text, 0, 10**9 - 1),
         help="stop reading once more than N records were refused")
-    add("--batch-size", metavar="N", type=lambda text: _whole(text, 1, IN_FLIGHT_MAX), help="records that a thread carries"
+    add("--batch-size", metavar="N", type=lambda text: _whole(text, 1, BATCH_RECORDS), help="records that a thread carries at most"
         f" (default: 1 for up to {SINGLE_MAX:,} records of a model, {BATCH_RECORDS:,} above)")
     add("--busy-timeout", metavar="SECONDS", type=_seconds, default=30.0, help="how long to wait for a locked database (default: 30)")
     add("--json", action="store_true", help="JSON Lines: a line per record and a summary line; with -q the summary alone")
