@@ -1993,6 +1993,8 @@ class Report:
         self._sections = {schema.table: Section(schema, origin) for schema, origin in origins.items()}
         self._order = deque(self._sections.values())    # those not closed; the first one writes, the others spool
         self._begin = time.monotonic()
+        self._words = VERIFY_WORDS if options.verify else {verdict: verdict for verdict in VERDICTS}
+        self._shown_words = {**self._words, INSERTED: "would insert"} if options.dry_run else self._words
 
     def add(self, batch: Batch) -> None:
         """Take in an answered batch."""
@@ -2046,11 +2048,6 @@ class Report:
                     self.out.write(text)
                 spool.close()
 
-    def _word(self, verdict: str) -> str:
-        if self._options.verify:
-            return VERIFY_WORDS[verdict]
-        return "would insert" if verdict == INSERTED and self._options.dry_run else verdict
-
     def _lines(self, section: Section, entries: Iterable[Entry]) -> str:
         """Return a line per record and one per problem, the cells in columns, and a heading the first time."""
         shown = [(entry, [printable(cell, quote=False) for cell in entry.cells]) for entry in entries]
@@ -2063,7 +2060,7 @@ class Report:
             lines.append(self.out.paint(f"{section.schema.database} from {printable(section.origin.name, quote=False)}", "1"))
             lines.append(self.out.paint(f"\n    {'':{WORD_WIDTH}}  {names}".rstrip(), "2") + "\n")
         for entry, cells in shown:
-            mark = self.out.paint(f"{self.out.marks[entry.verdict]} {self._word(entry.verdict):{WORD_WIDTH}}", COLOURS[entry.verdict])
+            mark = self.out.paint(f"{self.out.marks[entry.verdict]} {self._shown_words[entry.verdict]:{WORD_WIDTH}}", COLOURS[entry.verdict])
             lines.append(f"  {mark}  {'  '.join(f'{cell:{width}}' for cell, width in zip(cells, widths)).rstrip()}\n")
             place = section.origin.place(entry.place)
             for problem in entry.problems:
@@ -2083,8 +2080,7 @@ class Report:
     def _json_line(self, section: Section, entry: Entry) -> str:
         problems = [{"field": each.field, "code": each.code, "message": each.message} for each in entry.problems]
         line = {"model": section.schema.table, "source": section.origin.name, section.origin.unit: entry.place,
-                "id": id_of(entry),
-                "verdict": self._word(entry.verdict) if self._options.verify else entry.verdict, "problems": problems}
+                "id": id_of(entry), "verdict": self._words[entry.verdict], "problems": problems}
         if entry.verdict == FAILED:
             line["reason"] = entry.reason
         return json_line({**line, "dry_run": True} if self._options.dry_run else line)
@@ -2094,17 +2090,14 @@ class Report:
         for section in list(self._order):           # those that an early end left open
             self.close(section.schema)
         self._progress.clear()
-        verdicts = (UNCHANGED, REJECTED) if self._options.verify else VERDICTS
+        totals = self.totals()
         if self._options.json:
-            summary = {table: {"database": section.schema.database, "read": section.read, **{
-                self._word(verdict) if self._options.verify else verdict: section.counts[verdict] for verdict in verdicts},
-                "seconds": round(section.seconds, 3)} for table, section in self._sections.items()}
-            line = {"summary": summary, "exit_status": exit_status}
+            line = {"summary": totals, "exit_status": exit_status}
             self.out.write(json_line({**line, "dry_run": True} if self._options.dry_run else line), flush=True)
             return
-        rows = [("database", "read", *map(self._word, verdicts), "seconds")]
-        rows += [(section.schema.database, f"{section.read:,}", *(f"{section.counts[verdict]:,}" for verdict in verdicts),
-                  f"{section.seconds:.2f}") for section in self._sections.values()]
+        rows = [[self._shown_words.get(name, name) for name in next(iter(totals.values()))]]
+        rows += [[f"{value:,}" if type(value) is int else f"{value:.2f}" if type(value) is float else value for value in counts.values()]
+                 for counts in totals.values()]
         widths = [max(map(len, column)) for column in zip(*rows)]
         for number, row in enumerate(rows):
             line = "  ".join(f"{cell:>{width}}" if place else f"{cell:{width}}" for place, (cell, width) in enumerate(zip(row, widths)))
@@ -2118,9 +2111,12 @@ class Report:
                 section.counts[verdict] for verdict in (REJECTED, FAILED)), source.done_bytes, source.total_bytes)
                 for section, source in zip(self._sections.values(), sources)])
 
-    def totals(self) -> list[tuple[str, dict[str, int]]]:
-        """Return the counts of every database."""
-        return [(section.schema.database, {"read": section.read, **section.counts}) for section in self._sections.values()]
+    def totals(self) -> dict[str, dict[str, object]]:
+        """Return what the summary says of every model."""
+        verdicts = (UNCHANGED, REJECTED) if self._options.verify else VERDICTS
+        return {table: {"database": section.schema.database, "read": section.read,
+                        **{self._words[verdict]: section.counts[verdict] for verdict in verdicts},
+                        "seconds": round(section.seconds, 3)} for table, section in self._sections.items()}
 
     def total(self, verdict: str) -> int:
         """Return how many records have a verdict so far."""
@@ -2678,8 +2674,8 @@ def _load(options: argparse.Namespace, stack: contextlib.ExitStack) -> int:
             status = 3
         status = 2 if loader.unreadable else 128 + interrupts.number if interrupts.number else status
         report.summarize(status, next_steps(options, report, rejects, loader.cut, is_sample))
-    for database, counts in report.totals():
-        watch.note("totals", database, **counts)
+    for counts in report.totals().values():
+        watch.note("totals", **counts)
     trace_notice = watch.close()
     if out.closed:
         return status if loader.cut is None else 128 + 13       # as if SIGPIPE had ended it
@@ -2700,8 +2696,8 @@ def _verify(options: argparse.Namespace) -> int:
     failures = verify(SCHEMAS, options.db_dir, Patience(options.busy_timeout, watch), report, watch)
     status = 3 if failures or out.error else 1 if report.total(REJECTED) else 0
     report.summarize(status, ())
-    for database, counts in report.totals():
-        watch.note("totals", database, read=counts["read"], broken=counts[REJECTED])
+    for counts in report.totals().values():
+        watch.note("totals", **counts)
     _complain(*failures, out.error, watch.close())
     return status
 
