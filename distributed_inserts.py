@@ -170,7 +170,7 @@ PROBLEMS: dict[str, str] = {
     "missing": "is missing",                                    # no such key, or a JSON null
     "blank": "is blank",                                        # nothing, white space or characters that show nothing
     "not_text": "is {value}, not a text",                       # a JSON number, true, an array …
-    "bad_text": "{value} holds a control character or half of a surrogate pair",
+    "bad_text": "{value} holds a control character or half of a surrogate pair{detail}",
     "not_integer": "{value} is not a whole number in the digits 0-9",
     "not_number": "{value} is not a number in the digits 0-9",
     "not_positive": "{value} is not greater than 0",
@@ -536,7 +536,7 @@ def validate_batch(batch: Batch, width: int, picks: Sequence[int]) -> None:
         for place, raw, row, is_sound in zip(batch.places, batch.raws, batch.rows, sound):
             if not is_sound:
                 problem = row if isinstance(row, Problem) else Problem(
-                    None, "malformed", detail=f"{len(row)} cells where the header has {width}")
+                    None, "malformed", detail=f"{len(row)} cell{'s' * (len(row) != 1)} where the header has {width}")
                 batch.malformed.append((place, raw, problem))
         batch.places, batch.raws, batch.rows = (list(itertools.compress(part, sound)) for part in (
             batch.places, batch.raws, batch.rows))
@@ -562,6 +562,8 @@ BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.
 CUT = "\ud800"                      # ends a line that was cut at LINE_MAX; no decoder below yields it in UTF-8 text
 UNREADABLE = re.compile("[\0\ud800-\udfff]")
 NEXT_ELEMENT = re.compile(r"(?=,\s*\{)")
+NEXT_CHARS = 1024                   # in which what begins like a record is looked for where brackets do not match
+NO_COMMA = "a comma or the end of the array was expected"
 JSON_BRACKET = re.compile(r'"(?:[^"\\\0-\x1f]|\\.)*"|[{}\[\]]')
 ERROR_CHARS = 1 << 15               # a JSONDecodeError counts the lines above it each time: no more of them than this
 JSON_SPACE = re.compile(r"[ \t\n\r]*")
@@ -576,14 +578,6 @@ class Block:
     places: Sequence[int]
     raws: Sequence[str]
     rows: Sequence[Sequence[object] | Problem]
-
-    @classmethod
-    def joined(cls, parts: Sequence[Block]) -> Block:
-        """Return the records of all the parts in one block."""
-        if len(parts) == 1:
-            return parts[0]
-        chain = itertools.chain.from_iterable
-        return cls(*(list(chain(getattr(part, name) for part in parts)) for name in cls.__slots__))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -626,9 +620,9 @@ class Source:
             chunks = self._decode()
             chunks = itertools.chain([next(chunks, "")], chunks)    # a file that is no text is refused now
             if self.format == "json":
-                array = ArrayReader(chunks)
+                array = ArrayReader(chunks, self._positions)
                 if found := array.open():
-                    raise ValueError(f"{printable(self.name)}: not a JSON array, it begins with {printable(found)};"
+                    raise ValueError(f"{printable(self.name)}: not a JSON array, it begins with {printable(found, quote=False)};"
                                      " JSON Lines are loaded with --input-format jsonl")
                 self._blocks = self._read_elements(array.elements())
             elif self.format == "jsonl":
@@ -650,7 +644,7 @@ class Source:
 
     def _read_elements(self, elements: Iterator[tuple[str, object, Exception | None]]) -> Iterator[Block]:
         numbered = enumerate(elements, start=1)
-        while part := [(number, raw, self._row(value, error))
+        while part := [(number, raw, self._row(raw, value, error))
                        for number, (raw, value, error) in itertools.islice(numbered, BATCH_RECORDS)]:
             places, raws, rows = map(list, zip(*part))
             yield _refuse_unreadable(Block(places, raws, rows), "".join(raws))
@@ -755,13 +749,19 @@ class Source:
         return _refuse_unreadable(Block(places, raws, rows), "".join(lines[:start])), lines[start:]
 
     def _is_one_cell(self, lines: list[str]) -> bool:
-        """Return whether the lines from an open quote on are a huge cell, as few below the first look like records."""
-        alike = sum(line.count(self._delimiter) == self.width - 1 for line in lines[1:])
-        return self.header != "" and not lines[0].endswith(CUT) and alike < len(lines) / 2
+        """Return whether the lines from an open quote on are a huge cell, as none below the first looks like a record."""
+        return self.header != "" and not lines[0].endswith(CUT) and not any(map(self._is_alike, lines[1:]))
+
+    def _is_alike(self, line: str) -> bool:
+        """Return whether a line looks like a record without quotes."""
+        return line.count(self._delimiter) == self.width - 1 and '"' not in line
 
     def _end_of_cell(self, lines: list[str]) -> int:
-        """Return how many lines to skip to get out of a huge cell, 0 where the reading is in none."""
+        """Return how many lines to skip to get out of a huge cell, or to a record, 0 where the reading is in none."""
         for index, line in enumerate(lines if self._in_cell else ()):
+            if self._is_alike(line):        # so it was no cell after all
+                self._in_cell = False
+                return index
             if line.endswith(CUT) or '"' in line and "end of data" not in (_parse_strictly(['"' + line], 0, self._delimiter, 1)[1] or ""):
                 self._in_cell = False
                 return index + 1
@@ -769,15 +769,15 @@ class Source:
 
     def _parse_json_lines(self, lines: list[str], number: int, at_end: bool) -> tuple[Block, list[str]]:
         """Return the records of the lines; none goes on below them."""
-        rows = [self._row(*_parse_json(line)) if line.strip(" \t\r\n") else () for line in lines]
+        rows = [self._row(line, *_parse_json(line)) if line.strip(" \t\r\n") else () for line in lines]
         return _refuse_unreadable(Block(range(number, number + len(lines)), lines, rows), "".join(lines)), []
 
-    def _row(self, element: object, error: Exception | None) -> Sequence[object] | Problem:
+    def _row(self, raw: str, element: object, error: Exception | None) -> Sequence[object] | Problem:
         """Return a JSON object's values in the order of the schema's fields, or why it is no record."""
         if error is not None:
             return Problem(None, "malformed", detail=f"not JSON: {getattr(error, 'msg', error)}")
         if type(element) is not tuple:
-            return Problem(None, "malformed", detail=f"{printable(element)} is not a JSON object")
+            return Problem(None, "malformed", detail=f"{printable(raw.strip(), quote=False)} is not a JSON object")
         row: list[object] = [None] * len(self.picks)
         seen: set[str] = set()
         for key, value in element:
@@ -896,34 +896,41 @@ def lines_of(chunks: Iterable[str]) -> Iterator[list[str]]:
 class ArrayReader:
     """The elements of a JSON array that comes in chunks, of which no more than LINE_MAX characters are kept."""
 
-    def __init__(self, chunks: Iterator[str]) -> None:
+    def __init__(self, chunks: Iterator[str], names: Iterable[str]) -> None:
+        """`names` are the keys of a record, in lower case."""
         self._chunks, self._text, self._position = chunks, "", 0
+        self._next_record = re.compile(rf',\s*\{{\s*"\s*(?:{"|".join(names)})\s*"', re.IGNORECASE)
         self._dropped = 0                   # characters before the text
         self._open_until = 0                # up to there a search for a closing bracket went in vain
 
     def open(self) -> str:
         """Step over the opening bracket and return "", or what the text begins with instead."""
         if self._peek() != "[":
-            return self._text[self._position:self._position + 20] or "nothing"
+            return self._text[self._position:self._position + 20] or "nothing at all"
         self._position += 1
         return ""
 
     def elements(self) -> Iterator[tuple[str, object, Exception | None]]:
         """Yield each element's text, value and, where it is broken, what is wrong with it.
 
-        Below a broken element the reading goes on at the next `, {`, so it costs itself alone.
+        Below a broken element the reading goes on at the next sound one, so it costs itself alone.
         """
-        error = None
+        error, after_comma = None, False
         while (character := self._peek()) not in ("]", ""):
             text, element, error = self._element()
+            if self._peek() not in (",", "]", "{", ""):     # what follows belongs to it
+                junk, element, error = self._skip(error or ValueError(NO_COMMA))
+                text += junk
             yield text, element, error
-            if self._peek() not in (",", "]", ""):
-                yield self._skip(ValueError("a comma or the end of the array was expected"))
-            if self._peek() == ",":
-                self._position += 1
+            if self._peek() == "{":
+                yield self._skip(ValueError(NO_COMMA))
+            after_comma = self._peek() == ","
+            self._position += after_comma
         self._position += 1
         if character == "" and error is None:
             yield "", None, ValueError("the array is not closed")
+        elif character and after_comma:
+            yield "", None, ValueError("an element was expected below the last comma")
         elif character and self._peek():
             yield "", None, ValueError("text below the end of the array")
 
@@ -981,19 +988,26 @@ class ArrayReader:
         return None
 
     def _skip(self, error: Exception) -> tuple[str, None, Exception]:
-        """Return the text up to where the brackets of a broken element close, or else to the next element, and the error."""
+        """Return the text of a broken element, and the error.
+
+        It ends where its brackets close, but above what begins like another record, as a stray quote makes that a
+        part of it; or else where the next element begins.
+        """
         while len(self._text) - self._position < LINE_MAX and self._more():
             pass
         if self._position > ERROR_CHARS:
             self._drop_read()
         end = self._balanced_end()
+        found = self._next_record.search(self._text, self._position, end or self._position + NEXT_CHARS)
+        if found:
+            end = found.start()
         if end is not None:
             raw, self._position = self._text[self._position:end], end
             return raw, None, error
         raw, found = "", None
         while not found:
             found = NEXT_ELEMENT.search(self._text, self._position)
-            end = found.end() if found else max(self._position, len(self._text) - 1000)
+            end = found.start() if found else max(self._position, len(self._text) - 1000)
             raw = (raw + self._text[self._position:end])[:LINE_MAX]
             self._position = end
             if not found and not self._more():
@@ -1018,9 +1032,14 @@ SELECT_ROWS = 'SELECT {names} FROM "{table}" WHERE id IN ({marks})'
 SELECT_IDS = 'SELECT id FROM "{table}" WHERE id IN ({marks})'
 SELECT_LAST_ID = 'SELECT max(id) FROM "{table}"'
 SELECT_ALL = 'SELECT {names} FROM "{table}" ORDER BY id'
-# Look-ups by unique key.  For a regular text, ASCII without two spaces in a row, SQLite's lower() is the unique key;
-# the irregular ones have an index of their own and are read whole, as no SQL function folds like `unique_key`.
-IRREGULAR = """(length("{column}") <> length(CAST("{column}" AS BLOB)) OR instr("{column}", '  '))"""
+# Look-ups by unique key.  For a regular text SQLite's lower(), which knows ASCII alone, is the unique key; the irregular
+# ones have an index of their own and are read whole, as no SQL function folds like `unique_key`.  Regular is what has no
+# two spaces in a row and no character but ASCII and these, which stay what they are in NFKC and when case is folded.
+STABLE = ("à-öø-ÿāăąćĉċčďđēĕėęěĝğġģĥħĩīĭįıĵķĺļľłńņňŋōŏőœŕŗřśŝşšţťŧũūŭůűųŵŷźżž"     # Latin
+          "ά-ία-ρσ-ώа-џא-תء-غف-يก-ฮぁ-ゖァ-ヺー一-鿿가-힣")          # Greek, Cyrillic, Hebrew, Arabic, Thai, Kana, Han, Hangul
+IRREGULAR = ("""(length("{column}") <> length(CAST("{column}" AS BLOB)) AND "{column}" GLOB '*[^ -~""" + STABLE
+             + """]*' OR instr("{column}", '  '))""")
+IRREGULAR_TEXT = re.compile(f"[^ -~{STABLE}]|  ")
 CREATE_KEY_INDEX = 'CREATE INDEX IF NOT EXISTS "{table}_{column}_key" ON "{table}" (lower("{column}"))'
 CREATE_IRREGULAR_INDEX = 'CREATE INDEX IF NOT EXISTS "{table}_{column}_irregular" ON "{table}" ("{column}") WHERE ' + IRREGULAR
 SELECT_HOLDERS = 'SELECT "{column}", id FROM "{table}" WHERE lower("{column}") IN ({marks})'
@@ -1231,7 +1250,7 @@ class Table:
     @staticmethod
     def are_irregular(texts: Iterable[str]) -> bool:
         """Return whether any of the texts is one that `find_holders` leaves out."""
-        return any(not text.isascii() or "  " in text for text in texts)
+        return any(map(IRREGULAR_TEXT.search, texts))
 
     def _select(self, sql: str, values: Iterable[object], **names: str) -> Iterator[tuple]:
         values = list(values)
@@ -1698,24 +1717,19 @@ class Ledger:
 
 
 def batches_of(source: Source, size: int | None) -> Iterator[Block]:
-    """Yield the input in the blocks that a thread each will carry.
+    """Yield the input in blocks of at most `size` records, which a thread each will carry.
 
     Without a `size` that is one record for up to SINGLE_MAX records and BATCH_RECORDS of a longer input.
     """
     blocks = source.blocks()
-    held = Block([], [], [])
     if size is None:
-        while len(held) <= SINGLE_MAX and (block := next(blocks, None)):
-            held = Block.joined([held, block])
-        size = 1 if len(held) <= SINGLE_MAX else BATCH_RECORDS
-    for block in itertools.chain([held], blocks):
-        held = Block.joined([held, block]) if held is not block and len(held) else block
-        if len(held) >= size:
-            parts = list(held.split(size))
-            held = parts.pop() if len(parts[-1]) < size else Block([], [], [])
-            yield from parts
-    if len(held):
-        yield held
+        held: list[Block] = []
+        while sum(map(len, held)) <= SINGLE_MAX and (block := next(blocks, None)):
+            held.append(block)
+        size = 1 if sum(map(len, held)) <= SINGLE_MAX else BATCH_RECORDS
+        blocks = itertools.chain(held, blocks)
+    for block in blocks:
+        yield from block.split(size)
 
 
 @dataclass(slots=True)
@@ -2045,6 +2059,8 @@ class Report:
         self._sections = {schema.table: Section(schema, origin) for schema, origin in origins.items()}
         self._order = deque(self._sections.values())    # those not closed; the first one writes, the others spool
         self._begin = time.monotonic()
+        self._words = VERIFY_WORDS if options.verify else {verdict: verdict for verdict in VERDICTS}
+        self._shown_words = {**self._words, INSERTED: "would insert"} if options.dry_run else self._words
 
     def add(self, batch: Batch) -> None:
         """Take in an answered batch."""
@@ -2103,11 +2119,6 @@ class Report:
                     self.out.write(text)
                 spool.close()
 
-    def _word(self, verdict: str) -> str:
-        if self._options.verify:
-            return VERIFY_WORDS[verdict]
-        return "would insert" if verdict == INSERTED and self._options.dry_run else verdict
-
     def _lines(self, section: Section, entries: Iterable[Entry]) -> str:
         """Return a line per record and one per problem, the cells in columns, and a heading the first time."""
         shown = [(entry, [printable(cell, quote=False) for cell in entry.cells]) for entry in entries]
@@ -2121,7 +2132,7 @@ class Report:
             lines.append(self.out.paint(f"{section.schema.database} from {printable(section.origin.name, quote=False)}", "1"))
             lines.append(self.out.paint(f"\n    {'':{WORD_WIDTH}}  {names}".rstrip(), "2") + "\n")
         for entry, cells in shown:
-            mark = self.out.paint(f"{self.out.marks[entry.verdict]} {self._word(entry.verdict):{WORD_WIDTH}}", COLOURS[entry.verdict])
+            mark = self.out.paint(f"{self.out.marks[entry.verdict]} {self._shown_words[entry.verdict]:{WORD_WIDTH}}", COLOURS[entry.verdict])
             lines.append(f"  {mark}  {'  '.join(f'{cell:{width}}' for cell, width in zip(cells, widths)).rstrip()}\n")
             place = section.origin.place(entry.place)
             for problem in entry.problems:
@@ -2141,8 +2152,7 @@ class Report:
     def _json_line(self, section: Section, entry: Entry) -> str:
         problems = [{"field": each.field, "code": each.code, "message": each.message} for each in entry.problems]
         line = {"model": section.schema.table, "source": section.origin.name, section.origin.unit: entry.place,
-                "id": id_of(entry),
-                "verdict": self._word(entry.verdict) if self._options.verify else entry.verdict, "problems": problems}
+                "id": id_of(entry), "verdict": self._words[entry.verdict], "problems": problems}
         if entry.verdict == FAILED:
             line["reason"] = entry.reason
         return json_line({**line, "dry_run": True} if self._options.dry_run else line)
@@ -2152,17 +2162,14 @@ class Report:
         for section in list(self._order):           # those that an early end left open
             self.close(section.schema)
         self._progress.clear()
-        verdicts = (UNCHANGED, REJECTED) if self._options.verify else VERDICTS
+        totals = self.totals()
         if self._options.json:
-            summary = {table: {"database": section.schema.database, "read": section.read, **{
-                self._word(verdict) if self._options.verify else verdict: section.counts[verdict] for verdict in verdicts},
-                "seconds": round(section.seconds, 3)} for table, section in self._sections.items()}
-            line = {"summary": summary, "exit_status": exit_status}
+            line = {"summary": totals, "exit_status": exit_status}
             self.out.write(json_line({**line, "dry_run": True} if self._options.dry_run else line), flush=True)
             return
-        rows = [("database", "read", *map(self._word, verdicts), "seconds")]
-        rows += [(section.schema.database, f"{section.read:,}", *(f"{section.counts[verdict]:,}" for verdict in verdicts),
-                  f"{section.seconds:.2f}") for section in self._sections.values()]
+        rows = [[self._shown_words.get(name, name) for name in next(iter(totals.values()))]]
+        rows += [[f"{value:,}" if type(value) is int else f"{value:.2f}" if type(value) is float else value for value in counts.values()]
+                 for counts in totals.values()]
         widths = [max(map(len, column)) for column in zip(*rows)]
         for number, row in enumerate(rows):
             line = "  ".join(f"{cell:>{width}}" if place else f"{cell:{width}}" for place, (cell, width) in enumerate(zip(row, widths)))
@@ -2176,9 +2183,12 @@ class Report:
                 section.counts[verdict] for verdict in (REJECTED, FAILED)), section.characters * len(source.encode(" ")), source.total_bytes)
                 for section, source in zip(self._sections.values(), sources)])
 
-    def totals(self) -> list[tuple[str, dict[str, int]]]:
-        """Return the counts of every database."""
-        return [(section.schema.database, {"read": section.read, **section.counts}) for section in self._sections.values()]
+    def totals(self) -> dict[str, dict[str, object]]:
+        """Return what the summary says of every model."""
+        verdicts = (UNCHANGED, REJECTED, FAILED) if self._options.verify else VERDICTS
+        return {table: {"database": section.schema.database, "read": section.read,
+                        **{self._words[verdict]: section.counts[verdict] for verdict in verdicts},
+                        "seconds": round(section.seconds, 3)} for table, section in self._sections.items()}
 
     def total(self, verdict: str) -> int:
         """Return how many records have a verdict so far."""
@@ -2200,26 +2210,28 @@ def id_of(entry: Entry) -> int | str | None:
 class Rejects:
     """The refused records in their inputs' own formats, and `errors.jsonl` with a line per problem.
 
-    Raises OSError when made if the folder cannot be written, ValueError if a file in it is one of the inputs.
+    Raises OSError when made if the folder cannot be written, ValueError if one of the files there is somebody else's.
     """
 
     def __init__(self, directory: str, sources: Sequence[Source]) -> None:
         self.counts: dict[str, int] = {}
         self.error: str | None = None
         self._sources = {source.schema.table: source for source in sources}
-        self.paths = {table: os.path.join(directory, f"{table}.{source.format}") for table, source in self._sources.items()}
+        self.paths = self.paths_of(directory, sources)
         self._stack = contextlib.ExitStack()
-        os.makedirs(directory, exist_ok=True)
-        inputs = {source.identity for source in sources}
-        for path in (*self.paths.values(), os.path.join(directory, "errors.jsonl")):
-            with contextlib.suppress(FileNotFoundError):
-                status = os.stat(path)
-                if (status.st_dev, status.st_ino) in inputs:
-                    raise ValueError(f"{printable(path)} is an input of this load; name another folder for --rejects")
+        errors = os.path.join(directory, "errors.jsonl")
+        for path in self.paths.values():
+            if os.path.exists(path) and not os.path.exists(errors):
+                raise ValueError(f"{printable(path)} is there already, without an errors.jsonl: not what --rejects wrote")
         self._files = {table: self._stack.enter_context(open(path, "wb")) for table, path in self.paths.items()}
-        self._errors = self._stack.enter_context(open(os.path.join(directory, "errors.jsonl"), "wb"))
+        self._errors = self._stack.enter_context(open(errors, "wb"))
         for table, source in self._sources.items():
             self._write(table, source.bom + source.encode("[\n" if source.format == "json" else _line(source.header)))
+
+    @staticmethod
+    def paths_of(directory: str, sources: Sequence[Source]) -> dict[str, str]:
+        """Return the file of each table's refused records."""
+        return {source.schema.table: os.path.join(directory, f"{source.schema.table}.{source.format}") for source in sources}
 
     def add(self, entries: Iterable[Entry], batch: Batch) -> None:
         """Add the rejected ones of a batch's records."""
@@ -2524,7 +2536,7 @@ def stored_origin(schema: Schema) -> Origin:
 
 def verify(schemas: Sequence[Schema], directory: str, patience: Patience, report: Report, watch: Watch) -> list[str]:
     """Check every stored record as if it were read from a file; report what breaks a rule, return what failed."""
-    failures = []
+    failures: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         tables: dict[str, Table | None] = {}
         for schema in schemas:
@@ -2533,17 +2545,20 @@ def verify(schemas: Sequence[Schema], directory: str, patience: Patience, report
                 if table is not None:
                     stack.enter_context(table)
                     with watch.span("verify", schema.database):
-                        for batch in _stored_batches(schema, table, tables):
+                        for batch in _stored_batches(schema, table, tables, failures):
                             report.add(batch)
                             watch.verdicts(batch)
             except STORAGE_ERRORS as error:
-                failures.append(_describe(schema, error))
+                failures[schema.table] = _describe(schema, error)
             report.close(schema)
-    return failures
+    return list(failures.values())
 
 
-def _stored_batches(schema: Schema, table: Table, parents: Mapping[str, Table | None]) -> Iterator[Batch]:
-    """Yield all stored records with their problems; those with none have the verdict `unchanged`."""
+def _stored_batches(schema: Schema, table: Table, parents: Mapping[str, Table | None], failures: Mapping[str, str]) -> Iterator[Batch]:
+    """Yield all stored records with their problems; those with none have the verdict `unchanged`.
+
+    `parents` are the tables that they may refer to, `failures` say why one of those could not be read.
+    """
     holders: dict[int, dict[int, int]] = {position: {} for position, _ in schema.unique}
     for rows in table.scan(BATCH_RECORDS):
         # A number is judged by its text: by the column in one go, as in a file.
@@ -2556,13 +2571,21 @@ def _stored_batches(schema: Schema, table: Table, parents: Mapping[str, Table | 
                 if holder != batch.places[row]:
                     batch.problems.setdefault(row, []).append(
                         Problem(column.name, "not_unique", batch.columns[position][row], f"{schema.record} {holder}"))
+        for position, column in enumerate(schema.fields):
+            for row, (text, stored) in enumerate(zip(texts[position], batch.columns[position])):
+                if column.kind in (Kind.TEXT, Kind.EMAIL) and stored not in (None, text):
+                    batch.problems.setdefault(row, []).append(Problem(column.name, "bad_text", text, "; or white space around it"))
         for position, column in schema.references:
             values, parent = batch.columns[position], parents.get(column.references)
+            if column.references in failures:
+                reason = f"{column.name} could not be looked up: {failures[column.references]}"
+                batch.unchecked.update((row, reason) for row, value in enumerate(values) if value is not None)
+                continue
             ids = {value for value in values if value is not None}
             for row in _positions(values, ids - (parent.find_ids(ids) if parent else set())):
                 batch.problems.setdefault(row, []).append(
                     Problem(column.name, "no_such_reference", values[row], f"{column.references}.db"))
-        batch.unchanged = set(range(len(rows))) - batch.problems.keys()
+        batch.unchanged = set(range(len(rows))) - batch.problems.keys() - batch.unchecked.keys()
         yield batch
 
 
@@ -2644,6 +2667,16 @@ class Parser(argparse.ArgumentParser):
         super().error(printable(message, PATH_MAX, quote=False))
 
 
+class Once(argparse.Action):
+    """Stores a value, but not a second one over it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: str, option_string: str) -> None:
+        """Raise argparse.ArgumentError the second time."""
+        if getattr(namespace, self.dest) is not None:
+            raise argparse.ArgumentError(self, "given twice; load one file after the other")
+        setattr(namespace, self.dest, values)
+
+
 def build_parser(schemas: Sequence[Schema]) -> argparse.ArgumentParser:
     """Return the parser of the command line; each schema has the flag that names its input file."""
     models = "\n".join(f"  {schema.table:10} {schema.database:13} {', '.join(schema.names)}" for schema in schemas)
@@ -2654,7 +2687,7 @@ def build_parser(schemas: Sequence[Schema]) -> argparse.ArgumentParser:
         epilog=f"models:\n{models}\n\n{EXAMPLES}\n{EXIT_STATUSES}",
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     for schema in schemas:
-        parser.add_argument(f"--{schema.table}", metavar="FILE", help=f"{schema.table} to load: .csv, .tsv, .json (an array)"
+        parser.add_argument(f"--{schema.table}", metavar="FILE", action=Once, help=f"{schema.table} to load: .csv, .tsv, .json (an array)"
                             " or .jsonl by its suffix, - for standard input")
     add = parser.add_argument
     add("--input-format", choices=("csv", "tsv", "json", "jsonl"), help="of all files, whatever their suffixes (of -: csv)")
@@ -2664,7 +2697,7 @@ def build_parser(schemas: Sequence[Schema]) -> argparse.ArgumentParser:
     add("--rejects", metavar="DIR", help="write the refused records there, ready to be mended and loaded, and errors.jsonl")
     add("--max-errors", metavar="N", type=lambda text: _whole(text, 0, 10**9 - 1),
         help="stop reading once more than N records were refused")
-    add("--batch-size", metavar="N", type=lambda text: _whole(text, 1, IN_FLIGHT_MAX), help="records that a thread carries"
+    add("--batch-size", metavar="N", type=lambda text: _whole(text, 1, BATCH_RECORDS), help="records that a thread carries at most"
         f" (default: 1 for up to {SINGLE_MAX:,} records of a model, {BATCH_RECORDS:,} above)")
     add("--busy-timeout", metavar="SECONDS", type=_seconds, default=30.0, help="how long to wait for a locked database (default: 30)")
     add("--json", action="store_true", help="JSON Lines: a line per record and a summary line; with -q the summary alone")
@@ -2688,9 +2721,32 @@ def open_sources(schemas: Sequence[Schema], options: argparse.Namespace, stack: 
     return sources or [Source(schema, "sample", "csv", SAMPLE[schema.table]) for schema in schemas if schema.table in SAMPLE]
 
 
+def check_outputs(options: argparse.Namespace, sources: Sequence[Source]) -> None:
+    """Raise ValueError if a file to be written is an input, a database or another file to be written."""
+    def identify(path: str) -> object:
+        try:
+            status = os.stat(path)
+            return status.st_dev, status.st_ino
+        except OSError:
+            return os.path.realpath(path)
+
+    taken: dict[object, str] = {source.identity: f"an input, {printable(source.name)}" for source in sources}
+    taken.update((identify(os.path.join(options.db_dir, schema.database + suffix)), f"the database {schema.database}")
+                 for schema in SCHEMAS for suffix in ("", "-wal", "-shm"))
+    outputs = [(options.log_file, "--log-file"), (options.trace, "--trace")]
+    if options.rejects:
+        paths = (*Rejects.paths_of(options.rejects, sources).values(), os.path.join(options.rejects, "errors.jsonl"))
+        outputs += [(path, "--rejects") for path in paths]
+    for path, flag in outputs:
+        if path is not None and (os.path.isfile(path) or not os.path.exists(path)):
+            if identify(path) in taken:
+                raise ValueError(f"{flag} would overwrite {taken[identify(path)]}")
+            taken[identify(path)] = f"what {flag} writes"
+
+
 def next_steps(options: argparse.Namespace, report: Report, rejects: Rejects | None, cut: str | None, is_sample: bool) -> Iterator[str]:
     """Yield what the user may want to know and do now."""
-    program = f"  {os.path.basename(sys.executable) or 'python'} {os.path.basename(sys.argv[0]) or 'distributed_inserts.py'} "
+    program = f"  {os.path.basename(sys.executable) or 'python'} {_shell_word(sys.argv[0] or 'distributed_inserts.py')} "
     folder = "" if options.db_dir == "." else f" --db-dir {_shell_word(options.db_dir)}"
     if cut:
         yield f"Not everything was read: {cut}.\nRun the same load again: what is stored already is found unchanged."
@@ -2711,7 +2767,7 @@ def next_steps(options: argparse.Namespace, report: Report, rejects: Rejects | N
 
 def _shell_word(path: str) -> str:
     import shlex
-    return shlex.quote(printable(path, 200, quote=False))
+    return shlex.quote(printable(path, PATH_MAX, quote=False))
 
 
 def _complain(*messages: str | None) -> None:
@@ -2731,8 +2787,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         out.write("", flush=True)
         _complain(out.error)
         return 3 if out.error else ending.code
-    if options.verify and (options.dry_run or options.rejects or any(getattr(options, schema.table) for schema in SCHEMAS)):
-        parser.error("--verify looks at what is stored: it takes no files, no --dry-run and no --rejects")
+    has_files = any(getattr(options, schema.table) is not None for schema in SCHEMAS)
+    if options.verify and (has_files or options.dry_run or options.rejects or options.input_format or options.max_errors is not None):
+        parser.error("--verify looks at what is stored: it takes no files and no flags that say how to load them")
+    if options.input_format and not has_files:
+        parser.error("--input-format is for files, and none is named")
     collecting = gc.isenabled()
     gc.disable()        # millions of tuples and hardly a cycle: the collector would only cost
     try:
@@ -2754,10 +2813,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _load(options: argparse.Namespace, stack: contextlib.ExitStack) -> int:
     sources = open_sources(SCHEMAS, options, stack)
+    check_outputs(options, sources)
+    for folder in (options.rejects, None if options.dry_run else options.db_dir):
+        if folder is not None and not os.path.isdir(folder):
+            os.makedirs(folder)
     watch = Watch(options.log_file, options.trace)
-    if not options.dry_run:
-        os.makedirs(options.db_dir, exist_ok=True)
-    rejects = Rejects(options.rejects, sources) if options.rejects else None     # last, as it empties earlier ones
+    rejects = Rejects(options.rejects, sources) if options.rejects is not None else None     # last, as it empties earlier ones
     out = Output(sys.stdout)
     report = Report({source.schema: source.origin for source in sources}, options, out, rejects, Progress(options.quiet or options.log_file == "-"))
     with Interrupts(Patience(options.busy_timeout, watch)) as interrupts:
@@ -2772,8 +2833,8 @@ def _load(options: argparse.Namespace, stack: contextlib.ExitStack) -> int:
             status = 3
         status = 2 if loader.unreadable else 128 + interrupts.number if interrupts.number else status
         report.summarize(status, next_steps(options, report, rejects, loader.cut, is_sample))
-    for database, counts in report.totals():
-        watch.note("totals", database, **counts)
+    for counts in report.totals().values():
+        watch.note("totals", **counts)
     notices = watch.close()
     if out.closed:
         return status if loader.cut is None else 128 + 13       # as if SIGPIPE had ended it
@@ -2788,14 +2849,15 @@ def _load(options: argparse.Namespace, stack: contextlib.ExitStack) -> int:
 def _verify(options: argparse.Namespace) -> int:
     if not any(os.path.exists(os.path.join(options.db_dir, schema.database)) for schema in SCHEMAS):
         raise ValueError(f"{printable(options.db_dir, 200)}: none of the databases is there")
+    check_outputs(options, ())
     out = Output(sys.stdout)
     report = Report({schema: stored_origin(schema) for schema in SCHEMAS}, options, out, None, Progress(options.quiet or options.log_file == "-"))
     watch = Watch(options.log_file, options.trace)
     failures = verify(SCHEMAS, options.db_dir, Patience(options.busy_timeout, watch), report, watch)
     status = 3 if failures or out.error else 1 if report.total(REJECTED) else 0
     report.summarize(status, ())
-    for database, counts in report.totals():
-        watch.note("totals", database, read=counts["read"], broken=counts[REJECTED])
+    for counts in report.totals().values():
+        watch.note("totals", **counts)
     _complain(*failures, out.error, *watch.close())
     return status
 
