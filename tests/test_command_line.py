@@ -121,7 +121,8 @@ def test_an_abbreviated_flag_is_refused(here: Run, tmp_path: Path, flag: str) ->
     ("--input-format", "xml"), ("--input-format", ""), ("--input-format", "CSV"),
     ("--users", "-", "--orders", "-"), ("--users", ""), ("--users", "users"), ("--users", "users.txt"), ("--users", "missing.csv"),
     ("--users", "."), ("--users", ".", "--input-format", "csv"), ("--users", "missing/users.json"),
-    ("--verify", "--dry-run"), ("--verify", "--users", "-"), ("--verify", "--rejects", "refused"),
+    ("--verify", "--dry-run"), ("--verify", "--max-errors", "3"), ("--verify", "--input-format", "csv"), ("--input-format", "csv"),
+    ("--users", "a.csv", "--users", "b.csv"), ("--verify", "--users", "-"), ("--verify", "--rejects", "refused"),
     ("--log-file", "missing/log.txt"), ("--trace", "missing/trace.json"), ("--log-file", "."), ("--trace", "."),
 ], ids=lambda arguments: " ".join(arguments)[:40])
 def test_wrong_usage_exits_2_says_why_and_writes_nothing(here: Run, tmp_path: Path, arguments: tuple[str, ...]) -> None:
@@ -574,6 +575,41 @@ def test_verify_of_a_damaged_database_exits_3_and_looks_at_the_others(here: Run,
     assert ("products", 3) in {(line["model"], line["id"]) for line in parsed(result.stdout)[0]}
 
 
+def damage(database: Path) -> None:
+    """Make a database something that no table can be read from."""
+    database.write_bytes(b"no database" * 100)
+
+
+def constrain(database: Path) -> None:
+    """Give a table a check of its own."""
+    connection = sqlite3.connect(database)
+    with connection:
+        connection.execute("CREATE UNIQUE INDEX mine ON users (email)")
+    connection.close()
+
+
+@pytest.mark.parametrize("spoil", [damage, constrain])
+def test_verify_calls_no_order_broken_whose_user_could_not_be_looked_up(here: Run, tmp_path: Path, spoil: object) -> None:
+    here("-q")
+    spoil(tmp_path / "users.db")
+    result = here("--verify", "--json")
+    lines, last = parsed(result.stdout)
+    assert result.returncode == 3 and "users.db" in result.stderr
+    assert {line["verdict"] for line in lines} == {"failed"} and all("users.db: " in line["reason"] for line in lines)
+    assert {key: last["summary"]["orders"][key] for key in ("read", "sound", "broken", "failed")} == {"read": 6, "sound": 0, "broken": 0, "failed": 6}
+
+
+@pytest.mark.parametrize("name, email", [(" Ann", "ann@example.com"), ("Ann\n", "ann@example.com"), ("Ann", "ann@example.com "), ("Ann", "\u3000ann@example.com")])
+def test_verify_finds_white_space_that_no_load_would_have_stored(here: Run, tmp_path: Path, name: str, email: str) -> None:
+    here("-q")
+    connection = sqlite3.connect(tmp_path / "users.db")
+    with connection:
+        connection.execute("INSERT INTO users VALUES (50, ?, ?)", (name, email))
+    connection.close()
+    lines, _ = parsed(here("--verify", "--json").stdout)
+    assert [(line["id"], [problem["code"] for problem in line["problems"]]) for line in lines] == [(50, ["bad_text"])]
+
+
 def test_verify_accepts_what_a_load_stored(here: Run, tmp_path: Path) -> None:
     here(*write_inputs(tmp_path))
     result = here("--verify", "--json")
@@ -585,3 +621,48 @@ def test_a_load_does_not_take_up_what_verify_finds_broken(here: Run, tmp_path: P
     (tmp_path / "users.csv").write_text("id,name,email\n3,Zed,zed\n4,Yan,yan@example.com\n", encoding="utf-8")
     result = here("--users", "users.csv", "--json")
     assert [line["verdict"] for line in parsed(result.stdout)[0]] == ["rejected", "inserted"]
+
+
+# ------------------------------------------------------------------------------------- Files that must not be overwritten
+
+
+@pytest.mark.parametrize("arguments", [
+    ("--log-file", "users.csv"), ("--trace", "users.csv"), ("--trace", "./users.csv"), ("--log-file", "link.csv"), ("--rejects", "."), ("--log-file", "users.db"),
+    ("--trace", "orders.db"), ("--trace", "users.db-wal"), ("--log-file", "new.txt", "--trace", "new.txt"), ("--rejects", "new", "--trace", "new/errors.jsonl"),
+    ("--rejects", "new", "--log-file", "new/users.csv"), ("--db-dir", "new", "--trace", "new/products.db"), ("--verify", "--trace", "users.db"),
+    ("--verify", "--log-file", "orders.db"), ("--dry-run", "--log-file", "products.db")], ids=" ".join)
+def test_nothing_that_is_written_overwrites_an_input_or_a_database(here: Run, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    here("-q")
+    write_inputs(tmp_path)
+    (tmp_path / "link.csv").symlink_to("users.csv")
+    before = contents(tmp_path)
+    result = here(*arguments, *([] if "--verify" in arguments else ["--users", "users.csv"]))
+    assert result.returncode == 2 and result.stderr.count("\n") == 1 and " would overwrite " in result.stderr
+    assert contents(tmp_path) == before
+
+
+def test_rejects_take_no_file_of_somebody_else(here: Run, tmp_path: Path) -> None:
+    write_inputs(tmp_path / "export")
+    (tmp_path / "users.csv").write_text("mine")
+    before = contents(tmp_path)
+    result = here("--users", "export/users.csv", "--rejects", ".")
+    assert result.returncode == 2 and "users.csv" in result.stderr
+    assert contents(tmp_path) == before
+
+
+def test_devices_may_take_several_outputs(here: Run, tmp_path: Path) -> None:
+    assert here("-q", "--log-file", "/dev/null", "--trace", "/dev/null").returncode == 0
+
+
+@pytest.mark.parametrize("flag", ["--log-file", "--trace"])
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_log_or_timeline_that_finds_no_room_is_told_and_changes_no_status(here: Run, tmp_path: Path, flag: str) -> None:
+    result = here("-q", flag, "/dev/full")
+    assert result.returncode == 0 and "No space left" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_load_that_is_cut_short_has_no_failed_database(here: Run, tmp_path: Path) -> None:
+    users = "id,name,email\n" + "".join(f"{number},{'' if number < 4 else 'Ann'},a{number}@example.com\n" for number in range(1, 2001))
+    orders = "id,user_id,product_id,quantity\n" + "".join(f"{number},{2001 - number},1,1\n" for number in range(1, 2001))
+    result = here(*write_inputs(tmp_path, users, "id,name,price\n1,Desk,9\n", orders), "--max-errors", "1", "--batch-size", "1", "-q")
+    assert result.returncode == 1 and result.stderr == ""
