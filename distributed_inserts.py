@@ -48,7 +48,7 @@ import threading
 import time
 import unicodedata
 import urllib.parse
-from collections import deque, namedtuple
+from collections import defaultdict, deque, namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -824,8 +824,8 @@ def _texts(lines: list[str], begins: Sequence[int]) -> list[str]:
 def _refuse_unreadable(block: Block, text: str) -> Block:
     """Return the block of that text without its blank lines and with a problem where a line holds no text."""
     if "\0" in text or not text.isascii() and _holds_surrogates(text):
-        wrong = {index for index, raw in enumerate(block.raws) if UNREADABLE.search(raw)}
-        rows = [_unreadable(raw) if index in wrong else row for index, (raw, row) in enumerate(zip(block.raws, block.rows))]
+        found = map(UNREADABLE.search, block.raws)
+        rows = [_unreadable(raw, each.group()) if each else row for raw, row, each in zip(block.raws, block.rows, found)]
         raws = [raw[:LINE_MAX] + "\n" if len(raw) > LINE_MAX else raw for raw in block.raws]
         block = Block(block.places, raws, rows)
     if all(block.rows):
@@ -841,8 +841,7 @@ def _holds_surrogates(text: str) -> bool:
     return False
 
 
-def _unreadable(raw: str) -> Problem:
-    found = UNREADABLE.search(raw).group()
+def _unreadable(raw: str, found: str) -> Problem:
     detail = ("a NUL character" if found == "\0" else f"a line of more than {LINE_MAX:,} characters" if raw.endswith(CUT)
               else f"bytes that are not text in the file's encoding, the first one 0x{ord(found) & 0xff:02X}")
     return Problem(None, "malformed", detail=detail)
@@ -1383,12 +1382,13 @@ class InsertWorker:
         try:
             self._thread.start()
         except RuntimeError as error:
-            self.failure = _describe(self.schema, error)
+            self.failure, self._has_ended = _describe(self.schema, error), True
+            self._ledger.close(self.failure)
 
     def submit(self, batch: Batch) -> None:
         """Hand a batch over, from any thread; its `answer` gets the number of the transaction when its verdicts are final."""
         with self._changed:
-            if self._has_ended or not self._thread.ident:
+            if self._has_ended:
                 batch.failure = batch.failure or self.failure or f"{self.schema.database}: the load is over"
                 batch.answer.put(None)
                 return
@@ -1402,8 +1402,6 @@ class InsertWorker:
         with self._changed:
             self._total, self._cut = total, cut
             self._changed.notify()
-        if not self._thread.ident:
-            self._ledger.close(self.failure)
 
     def join(self) -> None:
         """Wait until all is stored and the database closed; to be called after `finish`, when nobody reads it any more."""
@@ -1821,14 +1819,11 @@ class Loader:
     def _check_reference(self, batch: Batch, position: int, column: Field) -> None:
         """Wait for the records that a column refers to; note the references to none."""
         values, ledger = batch.columns[position], self.ledgers[column.references]
-        waiting = contextlib.nullcontext()
-        if self._watch.active and (awaited := ledger.awaited(values)):
-            names = ", ".join(f"{column.references} {id_}" for id_ in sorted(awaited)[:5])
-            waiting = self._watch.span("wait for references", batch.schema.database, to=names)
-        with waiting as told:
+        awaited = ledger.awaited(values) if self._watch.active else ()
+        names = ", ".join(f"{column.references} {id_}" for id_ in sorted(awaited)[:5])
+        with self._watch.span("wait for references", batch.schema.database, to=names) if awaited else NOTHING:
             absent, doubt = ledger.missing(values)
-            if told is not None:
-                self._watch.arrows(column.references, awaited, batch)
+            self._watch.arrows(column.references, awaited, batch)
         for row in _positions(values, absent):
             reason = doubt or ledger.doubt(values[row])
             if reason:
@@ -1904,16 +1899,12 @@ class Output:
             except OSError as error:
                 self._fail(error)
         self.is_terminal = bool(stream and stream.isatty())
-        self.has_colour = self.is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-    @property
-    def marks(self) -> Mapping[str, str]:
-        """The marks of the verdicts that the stream can show."""
+        self.marks = MARKS
         try:
-            "".join(MARKS.values()).encode(getattr(self._stream, "encoding", None) or "ascii")
-            return MARKS
+            "".join(MARKS.values()).encode(getattr(stream, "encoding", None) or "ascii")
         except (UnicodeEncodeError, LookupError):
-            return ASCII_MARKS
+            self.marks = ASCII_MARKS
+        self.has_colour = self.is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
     def paint(self, text: str, colour: str) -> str:
         """Return the text in a colour, given by its SGR number, where colours are shown."""
@@ -2149,13 +2140,13 @@ class Rejects:
         self._stack = contextlib.ExitStack()
         os.makedirs(directory, exist_ok=True)
         inputs = {source.identity for source in sources}
-        for path in (*self.paths.values(), os.path.join(directory, "errors.jsonl")):
+        paths = {**self.paths, None: os.path.join(directory, "errors.jsonl")}
+        for path in paths.values():
             with contextlib.suppress(FileNotFoundError):
                 status = os.stat(path)
                 if (status.st_dev, status.st_ino) in inputs:
                     raise ValueError(f"{printable(path)} is an input of this load; name another folder for --rejects")
-        self._files = {table: self._stack.enter_context(open(path, "wb")) for table, path in self.paths.items()}
-        self._errors = self._stack.enter_context(open(os.path.join(directory, "errors.jsonl"), "wb"))
+        self._files = {table: self._stack.enter_context(open(path, "wb")) for table, path in paths.items()}
         for table, source in self._sources.items():
             self._write(table, source.bom + source.encode("[\n" if source.format == "json" else _line(source.header)))
 
@@ -2178,7 +2169,7 @@ class Rejects:
     def _write(self, table: str | None, text: bytes) -> None:
         if self.error is None:
             try:
-                (self._errors if table is None else self._files[table]).write(text)
+                self._files[table].write(text)
             except OSError as error:
                 self.error = f"cannot write the rejected records: {error.strerror}"
 
@@ -2216,9 +2207,9 @@ class Watch:
         self._events: list[dict] = []
         self._left_out = 0
         self._begin = time.perf_counter()
-        self._processes: dict[str, int] = {}
-        self._threads: dict[tuple[str, str], int] = {}
         self._numbers = itertools.count(1)
+        self._processes: defaultdict[str, int] = defaultdict(self._numbers.__next__)
+        self._threads: defaultdict[tuple[str, str], int] = defaultdict(self._numbers.__next__)
         self._durable: dict[tuple[str, int | None], tuple[float, str, str]] = {}
 
     def span(self, name: str, database: str, **details: object) -> contextlib.AbstractContextManager:
@@ -2289,10 +2280,8 @@ class Watch:
         if len(self._events) >= TRACE_EVENTS_MAX:
             self._left_out += 1
             return
-        thread = thread or threading.current_thread().name
-        process = self._processes.get(database) or self._processes.setdefault(database, next(self._numbers))
-        row = self._threads.get((database, thread)) or self._threads.setdefault((database, thread), next(self._numbers))
-        self._events.append({"ph": kind, "name": name, "ts": moment, "pid": process, "tid": row, **more})
+        row = self._threads[database, thread or threading.current_thread().name]
+        self._events.append({"ph": kind, "name": name, "ts": moment, "pid": self._processes[database], "tid": row, **more})
 
     def close(self) -> str | None:
         """Write the timeline and close the files; return what there is to say about it."""
