@@ -639,7 +639,7 @@ class Source:
         while part := [(number, raw, self._row(value, error))
                        for number, (raw, value, error) in itertools.islice(numbered, BATCH_RECORDS)]:
             places, raws, rows = map(list, zip(*part))
-            yield _refuse_unreadable(Block(places, raws, rows), "".join(raws))
+            yield _refuse_unreadable(Block(places, raws, rows))
 
     def _read_lines(self, chunks: Iterable[str], parse: Callable[..., tuple[Block, list[str]]], first: int) -> Iterator[Block]:
         """Yield the records in the lines of the text; `first` is how many lines are read at first."""
@@ -739,7 +739,7 @@ class Source:
                 if not at_end and self._is_one_cell(lines[start - 1:start + used]):
                     self._in_cell = True
                     start += self._end_of_cell(lines[start:])
-        return _refuse_unreadable(Block(places, raws, rows), "".join(lines[:start])), lines[start:]
+        return _refuse_unreadable(Block(places, raws, rows)), lines[start:]
 
     def _is_one_cell(self, lines: list[str]) -> bool:
         """Return whether the lines from an open quote on are a huge cell, as few below the first look like records."""
@@ -757,7 +757,7 @@ class Source:
     def _parse_json_lines(self, lines: list[str], number: int, at_end: bool) -> tuple[Block, list[str]]:
         """Return the records of the lines; none goes on below them."""
         rows = [self._row(*_parse_json(line)) if line.strip(" \t\r\n") else () for line in lines]
-        return _refuse_unreadable(Block(range(number, number + len(lines)), lines, rows), "".join(lines)), []
+        return _refuse_unreadable(Block(range(number, number + len(lines)), lines, rows)), []
 
     def _row(self, element: object, error: Exception | None) -> Sequence[object] | Problem:
         """Return a JSON object's values in the order of the schema's fields, or why it is no record."""
@@ -821,8 +821,9 @@ def _texts(lines: list[str], begins: Sequence[int]) -> list[str]:
     return ["".join(lines[begin:below]) for begin, below in zip(begins, begins[1:])]
 
 
-def _refuse_unreadable(block: Block, text: str) -> Block:
-    """Return the block of that text without its blank lines and with a problem where a line holds no text."""
+def _refuse_unreadable(block: Block) -> Block:
+    """Return the block without its blank lines and with a problem where a line holds no text."""
+    text = "".join(block.raws)
     if "\0" in text or not text.isascii() and _holds_surrogates(text):
         found = map(UNREADABLE.search, block.raws)
         rows = [_unreadable(raw, each.group()) if each else row for raw, row, each in zip(block.raws, block.rows, found)]
@@ -1062,11 +1063,14 @@ def _connect_for_reading(path: str, untouched: bool = False) -> sqlite3.Connecti
     return _connect(uri, uri=True)
 
 
+def _column_names(schema: Schema) -> str:
+    return ", ".join(f'"{name}"' for name in schema.names)
+
+
 @functools.lru_cache(maxsize=64)
 def _insert_statement(schema: Schema, count: int) -> str:
-    names = ", ".join(f'"{name}"' for name in schema.names)
     row = f"({','.join('?' * len(schema.names))})"
-    return INSERT.format(table=schema.table, names=names, rows=",".join([row] * count))
+    return INSERT.format(table=schema.table, names=_column_names(schema), rows=",".join([row] * count))
 
 
 class Table:
@@ -1101,18 +1105,16 @@ class Table:
         path = os.path.join(directory, schema.database)
         if not os.path.exists(path):
             return None
-        table = cls(schema, path, _connect_for_reading(path, untouched), patience)
-        try:
-            found = patience.insist(schema.database, table._check_shape)
-        except BaseException:
-            table.close()
-            raise
-        if not found:
-            table.close()
-        return table if found else None
+        with contextlib.ExitStack() as stack:
+            table = stack.enter_context(cls(schema, path, _connect_for_reading(path, untouched), patience))
+            if not patience.insist(schema.database, table._check_shape):
+                return None
+            stack.pop_all()                 # it stays open
+        return table
 
     def _prepared(self, prepare: Callable[[], None]) -> Table:
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self)
             prepare()
             self.begin()
             columns = ", ".join(f'"{each.name}" {COLUMN_TYPES[each.kind]}' for each in self.schema.fields)
@@ -1122,9 +1124,7 @@ class Table:
             if not self.was_empty:
                 self.build_indexes()
             self.commit()
-        except BaseException:
-            self.close()
-            raise
+            stack.pop_all()
         return self
 
     def _log_ahead(self) -> None:
@@ -1190,8 +1190,7 @@ class Table:
 
     def find_rows(self, ids: Iterable[int]) -> dict[int, tuple]:
         """Return the stored ones of these records by id."""
-        names = ", ".join(f'"{name}"' for name in self.schema.names)
-        return {row[0]: row for row in self._select(SELECT_ROWS, ids, names=names)}
+        return {row[0]: row for row in self._select(SELECT_ROWS, ids, names=_column_names(self.schema))}
 
     def find_ids(self, ids: Iterable[int]) -> set[int]:
         """Return which of these ids are stored."""
@@ -1230,8 +1229,7 @@ class Table:
     def scan(self, size: int) -> Iterator[list[tuple]]:
         """Yield all stored records by id, `size` rows at a time; text that is not UTF-8 holds lone surrogates."""
         self._connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
-        names = ", ".join(f'"{name}"' for name in self.schema.names)
-        cursor = self._connection.execute(SELECT_ALL.format(table=self.schema.table, names=names))
+        cursor = self._connection.execute(SELECT_ALL.format(table=self.schema.table, names=_column_names(self.schema)))
         while rows := cursor.fetchmany(size):
             yield rows
 
@@ -1898,13 +1896,12 @@ class Output:
                 stream.reconfigure(errors="backslashreplace")       # which flushes
             except OSError as error:
                 self._fail(error)
-        self.is_terminal = bool(stream and stream.isatty())
         self.marks = MARKS
         try:
             "".join(MARKS.values()).encode(getattr(stream, "encoding", None) or "ascii")
         except (UnicodeEncodeError, LookupError):
             self.marks = ASCII_MARKS
-        self.has_colour = self.is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        self.has_colour = stream and stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
     def paint(self, text: str, colour: str) -> str:
         """Return the text in a colour, given by its SGR number, where colours are shown."""
@@ -1950,6 +1947,11 @@ class Section:
     def read(self) -> int:
         """The number of its records."""
         return sum(self.counts.values())
+
+    @property
+    def refused(self) -> int:
+        """The number of those that were not stored."""
+        return self.counts[REJECTED] + self.counts[FAILED]
 
 
 @dataclass(frozen=True, slots=True)
@@ -2063,10 +2065,9 @@ class Report:
 
     def _left_out(self, section: Section) -> str:
         """Return a line on the refused records that are not listed."""
-        bad = section.counts[REJECTED] + section.counts[FAILED]
-        if section.read <= LISTED_MAX or self._options.verbose or self._options.verify or bad <= REFUSED_LISTED_MAX:
+        if section.read <= LISTED_MAX or self._options.verbose or self._options.verify or section.refused <= REFUSED_LISTED_MAX:
             return "\n" if section.titled else ""
-        return f"  ... and {bad - REFUSED_LISTED_MAX:,} more that were not stored (-v lists everything)\n\n"
+        return f"  ... and {section.refused - REFUSED_LISTED_MAX:,} more that were not stored (-v lists everything)\n\n"
 
     def _json_line(self, section: Section, entry: Entry) -> str:
         problems = [{"field": each.field, "code": each.code, "message": each.message} for each in entry.problems]
@@ -2098,9 +2099,7 @@ class Report:
     def progress(self, sources: Sequence[Source]) -> None:
         """Show how far the load is, where somebody looks."""
         if self._progress.is_due():
-            self._progress.show([(section.schema.database, section.read, sum(
-                section.counts[verdict] for verdict in (REJECTED, FAILED)), source.done_bytes, source.total_bytes)
-                for section, source in zip(self._sections.values(), sources)])
+            self._progress.show(list(self._sections.values()), sources)
 
     def totals(self) -> dict[str, dict[str, object]]:
         """Return what the summary says of every model."""
@@ -2330,21 +2329,21 @@ class Progress:
         """Return whether it is time to draw."""
         return self._stream is not None and time.monotonic() - self._last >= PROGRESS_S
 
-    def show(self, parts: Sequence[tuple[str, int, int, int, int | None]]) -> None:
-        """Draw (database, records, refused, bytes done, bytes in all if known) of every database."""
+    def show(self, sections: Sequence[Section], sources: Sequence[Source]) -> None:
+        """Draw how many records every database has had, and how much of the input that is."""
         self._last = time.monotonic()
         elapsed = self._last - self._begin
-        records, done = sum(part[1] for part in parts), sum(part[3] for part in parts)
-        rate = f"{records / max(elapsed, 1e-9):,.0f}/s"
-        if None not in [part[4] for part in parts] and (total := sum(part[4] for part in parts)):
+        done, sizes = sum(source.done_bytes for source in sources), [source.total_bytes for source in sources]
+        rate = f"{sum(section.read for section in sections) / max(elapsed, 1e-9):,.0f}/s"
+        if None not in sizes and (total := sum(sizes)):
             share = min(done / total, 1)
             filled = round(share * 20)
             left = elapsed / share - elapsed if share else 0
             text = f"{'█' * filled}{'░' * (20 - filled)} {share:4.0%} of {total / 1e6:.1f} MB  {rate}  {left:.0f} s left"
         else:
             text = f"{done / 1e6:.1f} MB  {rate}"
-        self._draw("  ".join([text, *(f"{database} {count:,}" + (f" ({refused:,} refused)" if refused else "")
-                                      for database, count, refused, *_ in parts)]))
+        self._draw("  ".join([text, *(f"{section.schema.database} {section.read:,}" + (
+            f" ({section.refused:,} refused)" if section.refused else "") for section in sections)]))
 
     def clear(self) -> None:
         """Take the line away before something else is printed."""
