@@ -431,8 +431,8 @@ def _judge_email(value: object) -> tuple[str | None, str | None]:
     return (None, "not_email") if is_wide or len(text) > EMAIL_MAX or not EMAIL.fullmatch(text) else (text, None)
 
 
-# How a kind is checked: `convert` returns the values of a column to store and the positions of the odd ones, `judge` the
-# value to store and None, or None and the code of a problem.
+# How a kind is checked: `convert` returns the values of a column to store and the positions of the odd ones, `judge`
+# the value to store and None, or None and the code of a problem.
 RULES: dict[Kind, tuple[Callable, Callable]] = {
     Kind.ID: (_convert_whole, _judge_whole),
     Kind.COUNT: (_convert_whole, _judge_whole),
@@ -582,10 +582,10 @@ class Block:
 
 
 class Source:
-    """An input of one schema's records, opened and its header checked: a file, or a `text` whose header is no line of it.
+    """An input of one schema's records, opened and its header checked: a file, or a `text` in memory.
 
-    `picks` are the positions of the schema's fields in a row.  Raises OSError or ValueError when opened if it cannot
-    be read or lacks a column; reading on raises OSError alone.
+    Lines of a text are counted from below its header.  `picks` are the positions of the schema's fields in a row.
+    Raises OSError or ValueError when opened if it cannot be read or lacks a column; reading on raises OSError alone.
     """
 
     def __init__(self, schema: Schema, path: str, input_format: str | None = None, text: str | None = None) -> None:
@@ -641,7 +641,8 @@ class Source:
             places, raws, rows = map(list, zip(*part))
             yield _refuse_unreadable(Block(places, raws, rows))
 
-    def _read_lines(self, chunks: Iterable[str], parse: Callable[..., tuple[Block, list[str]]], first: int) -> Iterator[Block]:
+    def _read_lines(self, chunks: Iterable[str], parse: Callable[..., tuple[Block, list[str]]],
+                    first: int) -> Iterator[Block]:
         """Yield the records in the lines of the text; `first` is how many lines are read at first."""
         source = itertools.chain.from_iterable(lines_of(chunks))
         number, lines, fresh, usual = self._first_line, [], first, first
@@ -668,7 +669,8 @@ class Source:
                 self.encoding, self.bom = encoding, bom
         self._errors = "surrogateescape" if self.encoding == "utf-8" else "surrogatepass"
         # Holds a CR at the end of a chunk back until it is known whether an LF follows.
-        decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(self.encoding)(self._errors), translate=False)
+        bare = codecs.getincrementaldecoder(self.encoding)(self._errors)
+        decoder = io.IncrementalNewlineDecoder(bare, translate=False)
         chunk = first
         while chunk:
             self.done_bytes += len(chunk)
@@ -693,7 +695,8 @@ class Source:
         if len(block) > 1:
             self._blocks = itertools.chain([Block(block.places[1:], block.raws[1:], block.rows[1:])], self._blocks)
         if isinstance(block.rows[0], Problem):
-            raise ValueError(f"{self.origin.place(block.places[0])}: the header cannot be read: {block.rows[0].message}")
+            place = self.origin.place(block.places[0])
+            raise ValueError(f"{place}: the header cannot be read: {block.rows[0].message}")
         self.header = block.raws[0]
         found = [cell.strip().casefold() for cell in block.rows[0]]
         names = list(self._positions)
@@ -779,7 +782,8 @@ class Source:
         return row
 
 
-def _parse_strictly(lines: list[str], start: int, delimiter: str, reach: int) -> tuple[list[list[str]], str | None, int]:
+def _parse_strictly(lines: list[str], start: int, delimiter: str,
+                    reach: int) -> tuple[list[list[str]], str | None, int]:
     """Return the rows from the line at `start` to the first error, what it says, and how many lines were used.
 
     No more than `reach` lines are looked at, and no more than LINE_MAX characters of a cell.
@@ -829,7 +833,8 @@ def _refuse_unreadable(block: Block) -> Block:
         is_text = False
     if not is_text:
         found = map(UNREADABLE.search, block.raws)
-        rows = [_unreadable(raw, each.group()) if each else row for raw, row, each in zip(block.raws, block.rows, found)]
+        rows = [_unreadable(raw, each.group()) if each else row
+                for raw, row, each in zip(block.raws, block.rows, found)]
         raws = [raw[:LINE_MAX] + "\n" if len(raw) > LINE_MAX else raw for raw in block.raws]
         block = Block(block.places, raws, rows)
     if all(block.rows):
@@ -852,7 +857,7 @@ def _parse_json(text: str) -> tuple[object, Exception | None]:
 
 
 def lines_of(chunks: Iterable[str]) -> Iterator[list[str]]:
-    """Yield the lines that end in each chunk, none of which ends between a CR and its LF, and a last one without an end.
+    """Yield the lines that end in each chunk, which never ends between a CR and its LF; last, a line without an end.
 
     Lines end as Python's universal newlines do and keep their ends.  A longer one than LINE_MAX is cut, marked by CUT.
     """
@@ -1896,7 +1901,8 @@ class Output:
             "".join(MARKS.values()).encode(getattr(stream, "encoding", None) or "ascii")
         except (UnicodeEncodeError, LookupError):
             self.marks = ASCII_MARKS
-        self.has_colour = stream and stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        wants_colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        self.has_colour = wants_colour and bool(stream and stream.isatty())
 
     def paint(self, text: str, colour: str) -> str:
         """Return the text in a colour, given by its SGR number, where colours are shown."""
@@ -1944,8 +1950,8 @@ class Section:
         return sum(self.counts.values())
 
     @property
-    def refused(self) -> int:
-        """The number of those that were not stored."""
+    def not_stored(self) -> int:
+        """The number of those rejected or failed."""
         return self.counts[REJECTED] + self.counts[FAILED]
 
 
@@ -1963,12 +1969,15 @@ class Entry:
 
 def entries_of(batch: Batch, everything: bool) -> list[Entry]:
     """Return the records of an answered batch in input order, or only those neither inserted nor unchanged."""
-    entries = [Entry(place, raw, (raw.rstrip("\r\n"),), REJECTED, (problem,)) for place, raw, problem in batch.malformed]
+    entries = [Entry(place, raw, (raw.rstrip("\r\n"),), REJECTED, (problem,))
+               for place, raw, problem in batch.malformed]
     names = batch.schema.names
-    for position in range(len(batch.places)) if everything or batch.failure else batch.problems.keys() | batch.unchecked.keys():
+    has_all = everything or batch.failure
+    for position in range(len(batch.places)) if has_all else batch.problems.keys() | batch.unchecked.keys():
         problems = sorted(batch.problems.get(position, ()), key=lambda problem: names.index(problem.field))
-        entries.append(Entry(batch.places[position], batch.raws[position], [cells[position] for cells in batch.cells], batch.verdict(position),
-                             problems, batch.failure or batch.unchecked.get(position)))
+        cells, reason = [column[position] for column in batch.cells], batch.failure or batch.unchecked.get(position)
+        place, raw = batch.places[position], batch.raws[position]
+        entries.append(Entry(place, raw, cells, batch.verdict(position), problems, reason))
     return sorted(entries, key=lambda entry: entry.place)
 
 
@@ -2049,7 +2058,8 @@ class Report:
             lines.append(self.out.paint(f"{section.schema.database} from {printable(section.origin.name, quote=False)}", "1"))
             lines.append(self.out.paint(f"\n    {'':{WORD_WIDTH}}  {names}".rstrip(), "2") + "\n")
         for entry, cells in shown:
-            mark = self.out.paint(f"{self.out.marks[entry.verdict]} {self._shown_words[entry.verdict]:{WORD_WIDTH}}", COLOURS[entry.verdict])
+            mark = f"{self.out.marks[entry.verdict]} {self._shown_words[entry.verdict]:{WORD_WIDTH}}"
+            mark = self.out.paint(mark, COLOURS[entry.verdict])
             lines.append(f"  {mark}  {'  '.join(f'{cell:{width}}' for cell, width in zip(cells, widths)).rstrip()}\n")
             place = section.origin.place(entry.place)
             for problem in entry.problems:
@@ -2061,9 +2071,10 @@ class Report:
 
     def _left_out(self, section: Section) -> str:
         """Return a line on the refused records that are not listed."""
-        if section.read <= LISTED_MAX or self._options.verbose or self._options.verify or section.refused <= REFUSED_LISTED_MAX:
+        lists_all = section.read <= LISTED_MAX or self._options.verbose or self._options.verify
+        if lists_all or section.not_stored <= REFUSED_LISTED_MAX:
             return "\n" if section.titled else ""
-        return f"  ... and {section.refused - REFUSED_LISTED_MAX:,} more that were not stored (-v lists everything)\n\n"
+        return f"  ... and {section.not_stored - REFUSED_LISTED_MAX:,} more that were not stored (-v lists everything)\n\n"
 
     def _json_line(self, section: Section, entry: Entry) -> str:
         problems = [{"field": each.field, "code": each.code, "message": each.message} for each in entry.problems]
@@ -2084,8 +2095,8 @@ class Report:
             self.out.write(json_line({**line, "dry_run": True} if self._options.dry_run else line), flush=True)
             return
         rows = [[self._shown_words.get(name, name) for name in next(iter(totals.values()))]]
-        rows += [[f"{value:,}" if type(value) is int else f"{value:.2f}" if type(value) is float else value for value in counts.values()]
-                 for counts in totals.values()]
+        rows += [[database, *(f"{count:,}" for count in counts), f"{seconds:.2f}"]
+                 for database, *counts, seconds in map(dict.values, totals.values())]
         widths = [max(map(len, column)) for column in zip(*rows)]
         for number, row in enumerate(rows):
             line = "  ".join(f"{cell:>{width}}" if place else f"{cell:{width}}" for place, (cell, width) in enumerate(zip(row, widths)))
@@ -2274,7 +2285,8 @@ class Watch:
             self._left_out += 1
             return
         row = self._threads[database, thread or threading.current_thread().name]
-        self._events.append({"ph": kind, "name": name, "ts": moment, "pid": self._processes[database], "tid": row, **more})
+        process = self._processes[database]
+        self._events.append({"ph": kind, "name": name, "ts": moment, "pid": process, "tid": row, **more})
 
     def close(self) -> str | None:
         """Write the timeline and close the files; return what there is to say about it."""
@@ -2337,7 +2349,7 @@ class Progress:
         else:
             text = f"{done / 1e6:.1f} MB  {rate}"
         self._draw("  ".join([text, *(f"{section.schema.database} {section.read:,}" + (
-            f" ({section.refused:,} refused)" if section.refused else "") for section in sections)]))
+            f" ({section.not_stored:,} refused)" if section.not_stored else "") for section in sections)]))
 
     def clear(self) -> None:
         """Take the line away before something else is printed."""
@@ -2433,7 +2445,8 @@ def _stored_batches(schema: Schema, table: Table, parents: Mapping[str, Table | 
     for rows in table.scan(BATCH_RECORDS):
         # A number is judged by its text: by the column in one go, as in a file.
         texts = [[repr(cell) if type(cell) in (int, float) else cell for cell in column] for column in zip(*rows)]
-        batch = Batch(schema, stored_origin(schema), 0, [row[0] for row in rows], [""] * len(rows), list(map(list, zip(*texts))))
+        places, raws = [row[0] for row in rows], [""] * len(rows)
+        batch = Batch(schema, stored_origin(schema), 0, places, raws, list(map(list, zip(*texts))))
         validate_batch(batch, len(texts), range(len(texts)))
         for position, column in schema.unique:
             for row, key in enumerate(batch.keys[position]):
@@ -2549,7 +2562,8 @@ def build_parser(schemas: Sequence[Schema]) -> argparse.ArgumentParser:
     add("--rejects", metavar="DIR", help="write the refused records there, ready to be mended and loaded, and errors.jsonl")
     add("--max-errors", metavar="N", type=lambda text: _whole(text, 0, 10**9 - 1),
         help="stop reading once more than N records were refused")
-    add("--batch-size", metavar="N", type=lambda text: _whole(text, 1, BATCH_RECORDS), help="records that a thread carries at most"
+    add("--batch-size", metavar="N", type=lambda text: _whole(text, 1, BATCH_RECORDS),
+        help="records that a thread carries at most"
         f" (default: 1 for up to {SINGLE_MAX:,} records of a model, {BATCH_RECORDS:,} above)")
     add("--busy-timeout", metavar="SECONDS", type=_seconds, default=30.0, help="how long to wait for a locked database (default: 30)")
     add("--json", action="store_true", help="JSON Lines: a line per record and a summary line; with -q the summary alone")
@@ -2570,7 +2584,8 @@ def open_sources(schemas: Sequence[Schema], options: argparse.Namespace, stack: 
         raise ValueError("standard input can be only one of the files")
     sources = [stack.enter_context(contextlib.closing(Source(schema, path, options.input_format)))
                for schema, path in paths if path is not None]
-    return sources or [Source(schema, "sample", "csv", SAMPLE[schema.table]) for schema in schemas if schema.table in SAMPLE]
+    return sources or [Source(schema, "sample", "csv", SAMPLE[schema.table])
+                       for schema in schemas if schema.table in SAMPLE]
 
 
 def next_steps(options: argparse.Namespace, report: Report, rejects: Rejects | None, cut: str | None, is_sample: bool) -> Iterator[str]:
@@ -2644,7 +2659,8 @@ def _load(options: argparse.Namespace, stack: contextlib.ExitStack) -> int:
         os.makedirs(options.db_dir, exist_ok=True)
     rejects = Rejects(options.rejects, sources) if options.rejects else None     # last, as it empties earlier ones
     out = Output(sys.stdout)
-    report = Report({source.schema: source.origin for source in sources}, options, out, rejects, Progress(options.quiet))
+    origins = {source.schema: source.origin for source in sources}
+    report = Report(origins, options, out, rejects, Progress(options.quiet))
     with Interrupts(Patience(options.busy_timeout, watch)) as interrupts:
         loader = Loader(SCHEMAS, sources, options, report, watch, interrupts)
         loader.run()
