@@ -48,7 +48,7 @@ import threading
 import time
 import unicodedata
 import urllib.parse
-from collections import deque, namedtuple
+from collections import defaultdict, deque, namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -437,8 +437,8 @@ def _judge_email(value: object) -> tuple[str | None, str | None]:
     return (None, "not_email") if is_wide or len(text) > EMAIL_MAX or not EMAIL.fullmatch(text) else (text, None)
 
 
-# How a kind is checked: `convert` returns the values of a column to store and the positions of the odd ones, `judge` the
-# value to store and None, or None and the code of a problem.
+# How a kind is checked: `convert` returns the values of a column to store and the positions of the odd ones, `judge`
+# the value to store and None, or None and the code of a problem.
 RULES: dict[Kind, tuple[Callable, Callable]] = {
     Kind.ID: (_convert_whole, _judge_whole),
     Kind.COUNT: (_convert_whole, _judge_whole),
@@ -590,10 +590,10 @@ class Block:
 
 
 class Source:
-    """An input of one schema's records, opened and its header checked: a file, or a `text` whose header is no line of it.
+    """An input of one schema's records, opened and its header checked: a file, or a `text` in memory.
 
-    `picks` are the positions of the schema's fields in a row.  Raises OSError or ValueError when opened if it cannot
-    be read or lacks a column; reading on raises OSError alone.
+    Lines of a text are counted from below its header.  `picks` are the positions of the schema's fields in a row.
+    Raises OSError or ValueError when opened if it cannot be read or lacks a column; reading on raises OSError alone.
     """
 
     def __init__(self, schema: Schema, path: str, input_format: str | None = None, text: str | None = None) -> None:
@@ -647,9 +647,10 @@ class Source:
         while part := [(number, raw, self._row(raw, value, error))
                        for number, (raw, value, error) in itertools.islice(numbered, BATCH_RECORDS)]:
             places, raws, rows = map(list, zip(*part))
-            yield _refuse_unreadable(Block(places, raws, rows), "".join(raws))
+            yield _refuse_unreadable(Block(places, raws, rows))
 
-    def _read_lines(self, chunks: Iterable[str], parse: Callable[..., tuple[Block, list[str]]], first: int) -> Iterator[Block]:
+    def _read_lines(self, chunks: Iterable[str], parse: Callable[..., tuple[Block, list[str]]],
+                    first: int) -> Iterator[Block]:
         """Yield the records in the lines of the text; `first` is how many lines are read at first."""
         source = itertools.chain.from_iterable(lines_of(chunks))
         number, lines, fresh, usual = self._first_line, [], first, first
@@ -676,7 +677,8 @@ class Source:
                 self.encoding, self.bom = encoding, bom
         self._errors = "surrogateescape" if self.encoding == "utf-8" else "surrogatepass"
         # Holds a CR at the end of a chunk back until it is known whether an LF follows.
-        decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(self.encoding)(self._errors), translate=False)
+        bare = codecs.getincrementaldecoder(self.encoding)(self._errors)
+        decoder = io.IncrementalNewlineDecoder(bare, translate=False)
         chunk = first
         while chunk:
             text = decoder.decode(chunk[len(self.bom):] if chunk is first else chunk)
@@ -700,7 +702,8 @@ class Source:
         if len(block) > 1:
             self._blocks = itertools.chain([Block(block.places[1:], block.raws[1:], block.rows[1:])], self._blocks)
         if isinstance(block.rows[0], Problem):
-            raise ValueError(f"{self.origin.place(block.places[0])}: the header cannot be read: {block.rows[0].message}")
+            place = self.origin.place(block.places[0])
+            raise ValueError(f"{place}: the header cannot be read: {block.rows[0].message}")
         self.header = block.raws[0]
         found = [cell.strip().casefold() for cell in block.rows[0]]
         names = list(self._positions)
@@ -746,7 +749,7 @@ class Source:
                 if not at_end and self._is_one_cell(lines[start - 1:start + used]):
                     self._in_cell = True
                     start += self._end_of_cell(lines[start:])
-        return _refuse_unreadable(Block(places, raws, rows), "".join(lines[:start])), lines[start:]
+        return _refuse_unreadable(Block(places, raws, rows)), lines[start:]
 
     def _is_one_cell(self, lines: list[str]) -> bool:
         """Return whether the lines from an open quote on are a huge cell, as none below the first looks like a record."""
@@ -770,7 +773,7 @@ class Source:
     def _parse_json_lines(self, lines: list[str], number: int, at_end: bool) -> tuple[Block, list[str]]:
         """Return the records of the lines; none goes on below them."""
         rows = [self._row(line, *_parse_json(line)) if line.strip(" \t\r\n") else () for line in lines]
-        return _refuse_unreadable(Block(range(number, number + len(lines)), lines, rows), "".join(lines)), []
+        return _refuse_unreadable(Block(range(number, number + len(lines)), lines, rows)), []
 
     def _row(self, raw: str, element: object, error: Exception | None) -> Sequence[object] | Problem:
         """Return a JSON object's values in the order of the schema's fields, or why it is no record."""
@@ -792,7 +795,8 @@ class Source:
         return row
 
 
-def _parse_strictly(lines: list[str], start: int, delimiter: str, reach: int) -> tuple[list[list[str]], str | None, int]:
+def _parse_strictly(lines: list[str], start: int, delimiter: str,
+                    reach: int) -> tuple[list[list[str]], str | None, int]:
     """Return the rows from the line at `start` to the first error, what it says, and how many lines were used.
 
     No more than `reach` lines are looked at, and no more than LINE_MAX characters of a cell.
@@ -834,11 +838,16 @@ def _texts(lines: list[str], begins: Sequence[int]) -> list[str]:
     return ["".join(lines[begin:below]) for begin, below in zip(begins, begins[1:])]
 
 
-def _refuse_unreadable(block: Block, text: str) -> Block:
-    """Return the block of that text without its blank lines and with a problem where a line holds no text."""
-    if "\0" in text or not text.isascii() and _holds_surrogates(text):
-        wrong = {index for index, raw in enumerate(block.raws) if UNREADABLE.search(raw)}
-        rows = [_unreadable(raw) if index in wrong else row for index, (raw, row) in enumerate(zip(block.raws, block.rows))]
+def _refuse_unreadable(block: Block) -> Block:
+    """Return the block without its blank lines and with a problem where a line holds no text."""
+    try:
+        is_text = b"\0" not in "".join(block.raws).encode()         # ten times faster than a search
+    except UnicodeEncodeError:              # it holds surrogates
+        is_text = False
+    if not is_text:
+        found = map(UNREADABLE.search, block.raws)
+        rows = [_unreadable(raw, each.group()) if each else row
+                for raw, row, each in zip(block.raws, block.rows, found)]
         raws = [raw[:LINE_MAX] + "\n" if len(raw) > LINE_MAX else raw for raw in block.raws]
         block = Block(block.places, raws, rows)
     if all(block.rows):
@@ -846,16 +855,7 @@ def _refuse_unreadable(block: Block, text: str) -> Block:
     return Block(*(list(itertools.compress(part, block.rows)) for part in (block.places, block.raws, block.rows)))
 
 
-def _holds_surrogates(text: str) -> bool:
-    try:
-        text.encode()                       # ten times faster than a search
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
-def _unreadable(raw: str) -> Problem:
-    found = UNREADABLE.search(raw).group()
+def _unreadable(raw: str, found: str) -> Problem:
     detail = ("a NUL character" if found == "\0" else f"a line of more than {LINE_MAX:,} characters" if raw.endswith(CUT)
               else f"bytes that are not text in the file's encoding, the first one 0x{ord(found) & 0xff:02X}")
     return Problem(None, "malformed", detail=detail)
@@ -870,7 +870,7 @@ def _parse_json(text: str) -> tuple[object, Exception | None]:
 
 
 def lines_of(chunks: Iterable[str]) -> Iterator[list[str]]:
-    """Yield the lines that end in each chunk, none of which ends between a CR and its LF, and a last one without an end.
+    """Yield the lines that end in each chunk, which never ends between a CR and its LF; last, a line without an end.
 
     Lines end as Python's universal newlines do and keep their ends.  A longer one than LINE_MAX is cut, marked by CUT.
     """
@@ -1062,7 +1062,6 @@ class Patience:
         while True:
             try:
                 result = action()
-                break
             except sqlite3.OperationalError as error:
                 now = time.monotonic()
                 if "locked" not in str(error):
@@ -1072,11 +1071,12 @@ class Patience:
                 tries += 1
                 self._watch.note("locked", database, tries=tries)
                 time.sleep(0.001)       # in case the try did not wait by itself: some locks ignore the timeout
-        if tries:
-            waited_s = time.monotonic() - begin
-            self.waited_s[database] = self.waited_s.get(database, 0.0) + waited_s
-            self._watch.note("lock taken", database, tries=tries, waited_s=round(waited_s, 3))
-        return result
+            else:
+                if tries:
+                    waited_s = time.monotonic() - begin
+                    self.waited_s[database] = self.waited_s.get(database, 0.0) + waited_s
+                    self._watch.note("lock taken", database, tries=tries, waited_s=round(waited_s, 3))
+                return result
 
 
 def _connect(path: str, **options: object) -> sqlite3.Connection:
@@ -1098,11 +1098,14 @@ def _connect_for_reading(path: str, untouched: bool = False) -> sqlite3.Connecti
     return _connect(uri, uri=True)
 
 
+def _column_names(schema: Schema) -> str:
+    return ", ".join(f'"{name}"' for name in schema.names)
+
+
 @functools.lru_cache(maxsize=64)
 def _insert_statement(schema: Schema, count: int) -> str:
-    names = ", ".join(f'"{name}"' for name in schema.names)
     row = f"({','.join('?' * len(schema.names))})"
-    return INSERT.format(table=schema.table, names=names, rows=",".join([row] * count))
+    return INSERT.format(table=schema.table, names=_column_names(schema), rows=",".join([row] * count))
 
 
 class Table:
@@ -1137,18 +1140,16 @@ class Table:
         path = os.path.join(directory, schema.database)
         if not os.path.exists(path):
             return None
-        table = cls(schema, path, _connect_for_reading(path, untouched), patience)
-        try:
-            found = patience.insist(schema.database, table._check_shape)
-        except BaseException:
-            table.close()
-            raise
-        if not found:
-            table.close()
-        return table if found else None
+        with contextlib.ExitStack() as stack:
+            table = stack.enter_context(cls(schema, path, _connect_for_reading(path, untouched), patience))
+            if not patience.insist(schema.database, table._check_shape):
+                return None
+            stack.pop_all()                 # it stays open
+        return table
 
     def _prepared(self, prepare: Callable[[], None]) -> Table:
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self)
             prepare()
             self.begin()
             columns = ", ".join(f'"{each.name}" {COLUMN_TYPES[each.kind]}' for each in self.schema.fields)
@@ -1158,9 +1159,7 @@ class Table:
             if not self.was_empty:
                 self.build_indexes()
             self.commit()
-        except BaseException:
-            self.close()
-            raise
+            stack.pop_all()
         return self
 
     def _log_ahead(self) -> None:
@@ -1231,8 +1230,7 @@ class Table:
 
     def find_rows(self, ids: Iterable[int]) -> dict[int, tuple]:
         """Return the stored ones of these records by id."""
-        names = ", ".join(f'"{name}"' for name in self.schema.names)
-        return {row[0]: row for row in self._select(SELECT_ROWS, ids, names=names)}
+        return {row[0]: row for row in self._select(SELECT_ROWS, ids, names=_column_names(self.schema))}
 
     def find_ids(self, ids: Iterable[int]) -> set[int]:
         """Return which of these ids are stored."""
@@ -1276,8 +1274,7 @@ class Table:
     def scan(self, size: int) -> Iterator[list[tuple]]:
         """Yield all stored records by id, `size` rows at a time; text that is not UTF-8 holds lone surrogates."""
         self._connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
-        names = ", ".join(f'"{name}"' for name in self.schema.names)
-        cursor = self._connection.execute(SELECT_ALL.format(table=self.schema.table, names=names))
+        cursor = self._connection.execute(SELECT_ALL.format(table=self.schema.table, names=_column_names(self.schema)))
         while rows := cursor.fetchmany(size):
             yield rows
 
@@ -1429,12 +1426,13 @@ class InsertWorker:
         try:
             self._thread.start()
         except RuntimeError as error:
-            self.failure = _describe(self.schema, error)
+            self.failure, self._has_ended = _describe(self.schema, error), True
+            self._ledger.close(self.failure)
 
     def submit(self, batch: Batch) -> None:
         """Hand a batch over, from any thread; its `answer` gets a word when its verdicts are final."""
         with self._changed:
-            if self._has_ended or not self._thread.ident:
+            if self._has_ended:
                 batch.failure = batch.failure or self.failure or f"{self.schema.database}: the load is over"
                 batch.answer.put(None)
                 return
@@ -1448,8 +1446,6 @@ class InsertWorker:
         with self._changed:
             self._total, self._cut = total, cut
             self._changed.notify()
-        if not self._thread.ident:
-            self._ledger.close(self.failure)
 
     def join(self) -> None:
         """Wait until all is stored and the database closed; to be called after `finish`, when nobody reads it any more."""
@@ -1879,15 +1875,12 @@ class Loader:
     def _check_reference(self, batch: Batch, position: int, column: Field) -> None:
         """Wait for the records that a column refers to; note the references to none."""
         values, ledger = batch.columns[position], self.ledgers[column.references]
-        waiting = contextlib.nullcontext()
-        if self._watch.active and (awaited := ledger.awaited(values)):
-            names = ", ".join(f"{column.references} {id_}" for id_ in sorted(awaited)[:5])
-            names += f" and {len(awaited) - 5:,} more" if len(awaited) > 5 else ""
-            waiting = self._watch.span("wait for references", batch.schema.database, to=names)
-        with waiting as told:
+        awaited = ledger.awaited(values) if self._watch.active else ()
+        names = ", ".join(f"{column.references} {id_}" for id_ in sorted(awaited)[:5])
+        names += f" and {len(awaited) - 5:,} more" if len(awaited) > 5 else ""
+        with self._watch.span("wait for references", batch.schema.database, to=names) if awaited else NOTHING:
             absent, doubt = ledger.missing(values)
-            if told is not None:
-                self._watch.arrows(column.references, awaited, batch)
+            self._watch.arrows(column.references, awaited, batch)
         for row in _positions(values, absent):
             reason = doubt or ledger.doubt(values[row])
             if reason:
@@ -1971,13 +1964,9 @@ class Output:
                 stream.reconfigure(errors="backslashreplace")       # which flushes
             except OSError as error:
                 self._fail(error)
-        self.is_terminal = bool(stream and stream.isatty())
-        self.has_colour = self.is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-    @property
-    def marks(self) -> Mapping[str, str]:
-        """The marks of the verdicts that the stream can show."""
-        return MARKS if can_show("".join(MARKS.values()), self._stream) else ASCII_MARKS
+        self.marks = MARKS if can_show("".join(MARKS.values()), stream) else ASCII_MARKS
+        wants_colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        self.has_colour = wants_colour and bool(stream and stream.isatty())
 
     def paint(self, text: str, colour: str) -> str:
         """Return the text in a colour, given by its SGR number, where colours are shown."""
@@ -2026,12 +2015,18 @@ class Section:
         """The number of its records."""
         return sum(self.counts.values())
 
+    @property
+    def not_stored(self) -> int:
+        """The number of those rejected or failed."""
+        return self.counts[REJECTED] + self.counts[FAILED]
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One record as the report shows it."""
 
     place: int
+    raw: str
     cells: Sequence[object]
     verdict: str
     problems: Sequence[Problem] = ()
@@ -2040,12 +2035,15 @@ class Entry:
 
 def entries_of(batch: Batch, everything: bool) -> list[Entry]:
     """Return the records of an answered batch in input order, or only those neither inserted nor unchanged."""
-    entries = [Entry(place, (raw.rstrip("\r\n"),), REJECTED, (problem,)) for place, raw, problem in batch.malformed]
+    entries = [Entry(place, raw, (raw.rstrip("\r\n"),), REJECTED, (problem,))
+               for place, raw, problem in batch.malformed]
     names = batch.schema.names
-    for position in range(len(batch.places)) if everything or batch.failure else batch.problems.keys() | batch.unchecked.keys():
+    has_all = everything or batch.failure
+    for position in range(len(batch.places)) if has_all else batch.problems.keys() | batch.unchecked.keys():
         problems = sorted(batch.problems.get(position, ()), key=lambda problem: names.index(problem.field))
-        entries.append(Entry(batch.places[position], [cells[position] for cells in batch.cells], batch.verdict(position),
-                             problems, batch.failure or batch.unchecked.get(position)))
+        cells, reason = [column[position] for column in batch.cells], batch.failure or batch.unchecked.get(position)
+        place, raw = batch.places[position], batch.raws[position]
+        entries.append(Entry(place, raw, cells, batch.verdict(position), problems, reason))
     return sorted(entries, key=lambda entry: entry.place)
 
 
@@ -2132,7 +2130,8 @@ class Report:
             lines.append(self.out.paint(f"{section.schema.database} from {printable(section.origin.name, quote=False)}", "1"))
             lines.append(self.out.paint(f"\n    {'':{WORD_WIDTH}}  {names}".rstrip(), "2") + "\n")
         for entry, cells in shown:
-            mark = self.out.paint(f"{self.out.marks[entry.verdict]} {self._shown_words[entry.verdict]:{WORD_WIDTH}}", COLOURS[entry.verdict])
+            mark = f"{self.out.marks[entry.verdict]} {self._shown_words[entry.verdict]:{WORD_WIDTH}}"
+            mark = self.out.paint(mark, COLOURS[entry.verdict])
             lines.append(f"  {mark}  {'  '.join(f'{cell:{width}}' for cell, width in zip(cells, widths)).rstrip()}\n")
             place = section.origin.place(entry.place)
             for problem in entry.problems:
@@ -2144,10 +2143,10 @@ class Report:
 
     def _left_out(self, section: Section) -> str:
         """Return a line on the refused records that are not listed."""
-        bad = section.counts[REJECTED] + section.counts[FAILED]
-        if section.read <= LISTED_MAX or self._options.verbose or self._options.verify or bad <= REFUSED_LISTED_MAX:
+        lists_all = section.read <= LISTED_MAX or self._options.verbose or self._options.verify
+        if lists_all or section.not_stored <= REFUSED_LISTED_MAX:
             return "\n" if section.titled else ""
-        return f"  ... and {bad - REFUSED_LISTED_MAX:,} more that were not stored (-v lists everything)\n\n"
+        return f"  ... and {section.not_stored - REFUSED_LISTED_MAX:,} more that were not stored (-v lists everything)\n\n"
 
     def _json_line(self, section: Section, entry: Entry) -> str:
         problems = [{"field": each.field, "code": each.code, "message": each.message} for each in entry.problems]
@@ -2168,8 +2167,8 @@ class Report:
             self.out.write(json_line({**line, "dry_run": True} if self._options.dry_run else line), flush=True)
             return
         rows = [[self._shown_words.get(name, name) for name in next(iter(totals.values()))]]
-        rows += [[f"{value:,}" if type(value) is int else f"{value:.2f}" if type(value) is float else value for value in counts.values()]
-                 for counts in totals.values()]
+        rows += [[database, *(f"{count:,}" for count in counts), f"{seconds:.2f}"]
+                 for database, *counts, seconds in map(dict.values, totals.values())]
         widths = [max(map(len, column)) for column in zip(*rows)]
         for number, row in enumerate(rows):
             line = "  ".join(f"{cell:>{width}}" if place else f"{cell:{width}}" for place, (cell, width) in enumerate(zip(row, widths)))
@@ -2179,9 +2178,7 @@ class Report:
     def progress(self, sources: Sequence[Source]) -> None:
         """Show how far the load is, where somebody looks."""
         if self._progress.is_due():
-            self._progress.show([(section.schema.database, section.read, sum(
-                section.counts[verdict] for verdict in (REJECTED, FAILED)), section.characters * len(source.encode(" ")), source.total_bytes)
-                for section, source in zip(self._sections.values(), sources)])
+            self._progress.show(list(self._sections.values()), sources)
 
     def totals(self) -> dict[str, dict[str, object]]:
         """Return what the summary says of every model."""
@@ -2219,12 +2216,11 @@ class Rejects:
         self._sources = {source.schema.table: source for source in sources}
         self.paths = self.paths_of(directory, sources)
         self._stack = contextlib.ExitStack()
-        errors = os.path.join(directory, "errors.jsonl")
+        paths = {**self.paths, None: os.path.join(directory, "errors.jsonl")}
         for path in self.paths.values():
-            if os.path.exists(path) and not os.path.exists(errors):
+            if os.path.exists(path) and not os.path.exists(paths[None]):
                 raise ValueError(f"{printable(path)} is there already, without an errors.jsonl: not what --rejects wrote")
-        self._files = {table: self._stack.enter_context(open(path, "wb")) for table, path in self.paths.items()}
-        self._errors = self._stack.enter_context(open(errors, "wb"))
+        self._files = {table: self._stack.enter_context(open(path, "wb")) for table, path in paths.items()}
         for table, source in self._sources.items():
             self._write(table, source.bom + source.encode("[\n" if source.format == "json" else _line(source.header)))
 
@@ -2236,14 +2232,12 @@ class Rejects:
     def add(self, entries: Iterable[Entry], batch: Batch) -> None:
         """Add the rejected ones of a batch's records."""
         table, source = batch.schema.table, self._sources[batch.schema.table]
-        raws = dict(zip(batch.places, batch.raws))
-        raws.update((place, raw) for place, raw, _ in batch.malformed)
         for entry in entries:
             if entry.verdict != REJECTED:
                 continue
             count = self.counts[table] = self.counts.get(table, 0) + 1
-            raw = raws[entry.place]
-            self._write(table, source.encode((",\n" if count > 1 else "") + raw if source.format == "json" else _line(raw)))
+            text = (",\n" if count > 1 else "") + entry.raw if source.format == "json" else _line(entry.raw)
+            self._write(table, source.encode(text))
             for problem in entry.problems:
                 line = {"model": table, "source": source.origin.name, source.origin.unit: entry.place, "id": id_of(entry),
                         "field": problem.field, "code": problem.code, "message": problem.message}
@@ -2252,7 +2246,7 @@ class Rejects:
     def _write(self, table: str | None, text: bytes) -> None:
         if self.error is None:
             try:
-                (self._errors if table is None else self._files[table]).write(text)
+                self._files[table].write(text)
             except OSError as error:
                 self.error = f"cannot write the rejected records: {error.strerror}"
 
@@ -2293,9 +2287,9 @@ class Watch:
         self._events: list[dict] = []
         self._left_out = 0
         self._begin = time.perf_counter()
-        self._processes: dict[str, int] = {}
-        self._threads: dict[tuple[str, str], int] = {}
         self._numbers = itertools.count(1)
+        self._processes: defaultdict[str, int] = defaultdict(self._numbers.__next__)
+        self._threads: defaultdict[tuple[str, str], int] = defaultdict(self._numbers.__next__)
         self._durable: dict[tuple[str, int | None], tuple[float, str, str]] = {}
 
     def span(self, name: str, database: str, **details: object) -> contextlib.AbstractContextManager:
@@ -2378,9 +2372,8 @@ class Watch:
         if len(self._events) >= TRACE_EVENTS_MAX:
             self._left_out += 1
             return
-        thread = thread or threading.current_thread().name
-        process = self._processes.get(database) or self._processes.setdefault(database, next(self._numbers))
-        row = self._threads.get((database, thread)) or self._threads.setdefault((database, thread), next(self._numbers))
+        row = self._threads[database, thread or threading.current_thread().name]
+        process = self._processes[database]
         self._events.append({"ph": kind, "name": name, "ts": moment, "pid": process, "tid": row, **more})
 
     def close(self) -> list[str]:
@@ -2445,20 +2438,21 @@ class Progress:
         """Return whether it is time to draw."""
         return self.is_on and time.monotonic() - self._last >= PROGRESS_S
 
-    def show(self, parts: Sequence[tuple[str, int, int, int, int | None]]) -> None:
-        """Draw (database, records, refused, bytes done, bytes in all if known) of every database."""
+    def show(self, sections: Sequence[Section], sources: Sequence[Source]) -> None:
+        """Draw how many records every database has had, and how much of the input that is."""
         self._last = time.monotonic()
         elapsed = self._last - self._begin
-        records, done = sum(part[1] for part in parts), sum(part[3] for part in parts)
-        rate = f"{records / max(elapsed, 1e-9):,.0f}/s"
-        counts = [f"{database.removesuffix('.db')} {count:,}" for database, count, *_ in parts]
-        refused = f"{sum(part[2] for part in parts):,} refused"
-        if None not in [part[4] for part in parts] and (total := sum(part[4] for part in parts)):
+        done = sum(section.characters * len(source.encode(" ")) for section, source in zip(sections, sources))
+        sizes = [source.total_bytes for source in sources]
+        rate = f"{sum(section.read for section in sections) / max(elapsed, 1e-9):,.0f}/s"
+        counts = [f"{section.schema.table} {section.read:,}" for section in sections]
+        counts.append(f"{sum(section.not_stored for section in sections):,} refused")
+        if None not in sizes and (total := sum(sizes)):
             share = min(done / total, 1)
             left = elapsed / share - elapsed if share else 0
-            words = [f"{share:4.0%}", f"of {total / 1e6:.1f} MB", rate, f"{left:.0f} s left", *counts, refused]
+            words = [f"{share:4.0%}", f"of {total / 1e6:.1f} MB", rate, f"{left:.0f} s left", *counts]
         else:
-            share, words = None, [f"{done / 1e6:.1f} MB", rate, *counts, refused]
+            share, words = None, [f"{done / 1e6:.1f} MB", rate, *counts]
         self._draw(share, words)
 
     def clear(self) -> None:
@@ -2563,7 +2557,8 @@ def _stored_batches(schema: Schema, table: Table, parents: Mapping[str, Table | 
     for rows in table.scan(BATCH_RECORDS):
         # A number is judged by its text: by the column in one go, as in a file.
         texts = [[repr(cell) if type(cell) in (int, float) else cell for cell in column] for column in zip(*rows)]
-        batch = Batch(schema, stored_origin(schema), 0, [row[0] for row in rows], (), list(map(list, zip(*texts))))
+        places, raws = [row[0] for row in rows], [""] * len(rows)
+        batch = Batch(schema, stored_origin(schema), 0, places, raws, list(map(list, zip(*texts))))
         validate_batch(batch, len(texts), range(len(texts)))
         for position, column in schema.unique:
             for row, key in enumerate(batch.keys[position]):
@@ -2697,7 +2692,8 @@ def build_parser(schemas: Sequence[Schema]) -> argparse.ArgumentParser:
     add("--rejects", metavar="DIR", help="write the refused records there, ready to be mended and loaded, and errors.jsonl")
     add("--max-errors", metavar="N", type=lambda text: _whole(text, 0, 10**9 - 1),
         help="stop reading once more than N records were refused")
-    add("--batch-size", metavar="N", type=lambda text: _whole(text, 1, BATCH_RECORDS), help="records that a thread carries at most"
+    add("--batch-size", metavar="N", type=lambda text: _whole(text, 1, BATCH_RECORDS),
+        help="records that a thread carries at most"
         f" (default: 1 for up to {SINGLE_MAX:,} records of a model, {BATCH_RECORDS:,} above)")
     add("--busy-timeout", metavar="SECONDS", type=_seconds, default=30.0, help="how long to wait for a locked database (default: 30)")
     add("--json", action="store_true", help="JSON Lines: a line per record and a summary line; with -q the summary alone")
@@ -2718,7 +2714,8 @@ def open_sources(schemas: Sequence[Schema], options: argparse.Namespace, stack: 
         raise ValueError("standard input can be only one of the files")
     sources = [stack.enter_context(contextlib.closing(Source(schema, path, options.input_format)))
                for schema, path in paths if path is not None]
-    return sources or [Source(schema, "sample", "csv", SAMPLE[schema.table]) for schema in schemas if schema.table in SAMPLE]
+    return sources or [Source(schema, "sample", "csv", SAMPLE[schema.table])
+                       for schema in schemas if schema.table in SAMPLE]
 
 
 def check_outputs(options: argparse.Namespace, sources: Sequence[Source]) -> None:
@@ -2820,7 +2817,8 @@ def _load(options: argparse.Namespace, stack: contextlib.ExitStack) -> int:
     watch = Watch(options.log_file, options.trace)
     rejects = Rejects(options.rejects, sources) if options.rejects is not None else None     # last, as it empties earlier ones
     out = Output(sys.stdout)
-    report = Report({source.schema: source.origin for source in sources}, options, out, rejects, Progress(options.quiet or options.log_file == "-"))
+    origins = {source.schema: source.origin for source in sources}
+    report = Report(origins, options, out, rejects, Progress(options.quiet or options.log_file == "-"))
     with Interrupts(Patience(options.busy_timeout, watch)) as interrupts:
         loader = Loader(SCHEMAS, sources, options, report, watch, interrupts)
         loader.run()
