@@ -1858,7 +1858,8 @@ class Loader:
                 self._streams[batch.schema.table].worker.submit(batch)
                 batch.answer.get()
                 if told is not None:
-                    told.update(transaction=batch.transaction, **{verdict: count for verdict, count in batch.counts.items() if count})
+                    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in batch.counts.items() if count)
+                    told.update(transaction=batch.transaction, verdicts=verdicts)
         self._done.put(batch)
 
     def _check(self, batch: Batch) -> None:
@@ -2718,17 +2719,18 @@ def open_sources(schemas: Sequence[Schema], options: argparse.Namespace, stack: 
                        for schema in schemas if schema.table in SAMPLE]
 
 
+def _identify(path: str) -> object:
+    try:
+        status = os.stat(path)
+        return status.st_dev, status.st_ino
+    except OSError:
+        return os.path.realpath(path)
+
+
 def check_outputs(options: argparse.Namespace, sources: Sequence[Source]) -> None:
     """Raise ValueError if a file to be written is an input, a database or another file to be written."""
-    def identify(path: str) -> object:
-        try:
-            status = os.stat(path)
-            return status.st_dev, status.st_ino
-        except OSError:
-            return os.path.realpath(path)
-
     taken: dict[object, str] = {source.identity: f"an input, {printable(source.name)}" for source in sources}
-    taken.update((identify(os.path.join(options.db_dir, schema.database + suffix)), f"the database {schema.database}")
+    taken.update((_identify(os.path.join(options.db_dir, schema.database + suffix)), f"the database {schema.database}")
                  for schema in SCHEMAS for suffix in ("", "-wal", "-shm"))
     outputs = [(options.log_file, "--log-file"), (options.trace, "--trace")]
     if options.rejects:
@@ -2736,9 +2738,9 @@ def check_outputs(options: argparse.Namespace, sources: Sequence[Source]) -> Non
         outputs += [(path, "--rejects") for path in paths]
     for path, flag in outputs:
         if path is not None and (os.path.isfile(path) or not os.path.exists(path)):
-            if identify(path) in taken:
-                raise ValueError(f"{flag} would overwrite {taken[identify(path)]}")
-            taken[identify(path)] = f"what {flag} writes"
+            if _identify(path) in taken:
+                raise ValueError(f"{flag} would overwrite {taken[_identify(path)]}")
+            taken[_identify(path)] = f"what {flag} writes"
 
 
 def next_steps(options: argparse.Namespace, report: Report, rejects: Rejects | None, cut: str | None, is_sample: bool) -> Iterator[str]:

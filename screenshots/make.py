@@ -252,6 +252,7 @@ def write_tables(folder: Path) -> None:
 Thread = tuple[int, int]  # process and thread, the trace's pid and tid
 TRANSACTION = "transaction"  # the name of the spans that get a band
 PICTURE_WIDTH, LANE, GAP, TITLE = 2200, 30, 6, 62  # and the heights of a span, between rows, of a process's title
+ARROW_ROOM = 330  # at the right, for labels and arrows that go beyond the end
 
 
 class Span(NamedTuple):
@@ -273,6 +274,7 @@ def nest_spans(events: list[dict[str, Any]]) -> list[Span]:
             outer.pop()
         end = event["ms"] + event.get("dur", 0) / 1000
         words = [value if isinstance(value, str) else f"{name} {value}" for name, value in event.get("args", {}).items()]
+        words.sort(key=lambda word: "#" not in word)  # which records shared a transaction matters more than its number
         spans.append(Span(event["ms"], end, event["name"], words, len(outer)))
         outer.append(end)
     return spans
@@ -292,7 +294,7 @@ class Timeline:
             event["ms"] = (event.get("ts", origin) - origin) / 1000
             if phase == "M" and event["name"] in ("process_name", "thread_name"):
                 self.names[thread if event["name"] == "thread_name" else event["pid"]] = event["args"]["name"]
-            elif phase == "X":
+            elif phase == "X" and event["name"] != "thread":  # a thread is its row
                 complete.setdefault(thread, []).append(event)
             elif phase == "C":
                 self.counters.setdefault(event["pid"], []).append((event["ms"], sum(event["args"].values())))
@@ -321,7 +323,7 @@ class Timeline:
             for span in spans:
                 self.draw.rectangle(self.box(thread, span), self.colours[span.name], "#666666")
         for number, (source, target) in enumerate(sorted(self.arrows, key=lambda arrow: self.tops[arrow[1][0]])):
-            self.draw_arrow(*source, *target, 30 + 14 * (number % 24))
+            self.draw_arrow(*source, *target, 30 + ARROW_ROOM // 36 * (number % 24))
         for thread, spans in self.rows.items():
             self.label_row(thread, spans)
         return self.picture
@@ -335,7 +337,7 @@ class Timeline:
         self.colours["(records waiting for the worker)"] = COUNTER_COLOUR
         self.titles: dict[int, int] = {}
         self.tops: dict[Thread, int] = {}
-        self.top = bottom = 2 * MARGIN + 2 * LANE
+        self.top = bottom = 2 * MARGIN + 3 * LANE
         for thread, spans in self.rows.items():
             if thread[0] not in self.titles:
                 self.titles[thread[0]] = bottom
@@ -348,7 +350,7 @@ class Timeline:
 
     def x(self, ms: float) -> float:
         """Where a time lies on the picture."""
-        return self.left + ms / self.end * (PICTURE_WIDTH - MARGIN - self.left)
+        return self.left + ms / self.end * (PICTURE_WIDTH - ARROW_ROOM - self.left)
 
     def box(self, thread: Thread, span: Span) -> tuple[float, float, float, float]:
         """The area of a span, never too narrow to be seen."""
@@ -357,10 +359,12 @@ class Timeline:
 
     def draw_axis(self) -> None:
         """Draw the legend, and the milliseconds as lines through all rows."""
-        x = MARGIN
+        x, y = MARGIN, MARGIN
         for name, colour in self.colours.items():
-            self.draw.rectangle((x, MARGIN, x + 26, MARGIN + 26), colour, "#666666")
-            self.draw.text((x + 36, MARGIN + 13), name, "black", self.font, "lm")
+            if x + 36 + self.font.getlength(name) > PICTURE_WIDTH - MARGIN:
+                x, y = MARGIN, y + LANE
+            self.draw.rectangle((x, y, x + 22, y + 22), colour, "#666666")
+            self.draw.text((x + 36, y + 11), name, "black", self.font, "lm")
             x += 70 + self.font.getlength(name)
         step = next(step for step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1e9) if self.end / step <= 16)
         for index in range(int(self.end / step) + 1):
@@ -397,7 +401,7 @@ class Timeline:
     def label_row(self, thread: Thread, spans: list[Span]) -> None:
         """Write what each span says into it, or where its row is free behind it or before all; less where it does not fit."""
         width, before = self.font.getlength, self.x(spans[0].start) - 10
-        for span in spans:
+        for span in [span for span in spans if not span.depth]:
             left, top, right, _ = self.box(thread, span)
             later = [self.x(other.start) for other in spans if other.depth == span.depth and other.start >= span.end]
             inside, behind = right - left - 18, min(later, default=PICTURE_WIDTH) - right - 16
@@ -405,11 +409,11 @@ class Timeline:
             full = ": ".join([span.name, *words[:1]])
             places = [(text, left + 14, inside) for text in (full, *words, span.name)]
             places += [(text, right + 8, behind) for text in (full, *words) if words]
-            places += [(text, before - width(text), before - self.left) for text in (full, *words) if words]
+            if span is spans[0]:
+                places += [(text, before - width(text), before - self.left) for text in (full, *words) if words]
             for text, x in [(text, x) for text, x, room in places if width(text) <= room][:1]:
                 halo = {} if left < x < right else {"stroke_width": 3, "stroke_fill": "white"}
                 self.draw.text((x, top + LANE / 2 - 1), text, "black", self.font, "lm", **halo)
-                before = min(before, x - 10)
 
 
 # ------------------------------------------------------------------------------------------------ The pictures
