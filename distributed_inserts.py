@@ -31,6 +31,7 @@ import codecs
 import contextlib
 import csv
 import enum
+import errno
 import functools
 import gc
 import io
@@ -564,7 +565,7 @@ UNREADABLE = re.compile("[\0\ud800-\udfff]")
 NEXT_ELEMENT = re.compile(r"(?=,\s*\{)")
 NEXT_CHARS = 1024                   # in which what begins like a record is looked for where brackets do not match
 NO_COMMA = "a comma or the end of the array was expected"
-JSON_BRACKET = re.compile(r'"(?:[^"\\\0-\x1f]|\\.)*"|[{}\[\]]')
+JSON_BRACKET = re.compile(r'"[^"\\\0-\x1f]*(?:\\.[^"\\\0-\x1f]*)*"?|[{}\[\]]')
 ERROR_CHARS = 1 << 15               # a JSONDecodeError counts the lines above it each time: no more of them than this
 JSON_SPACE = re.compile(r"[ \t\n\r]*")
 # An object becomes a tuple of pairs, so that repeated keys show; a number stays text.  All of it runs in C.
@@ -1084,18 +1085,31 @@ def _connect(path: str, **options: object) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=LOCK_POLL_S, isolation_level=None, check_same_thread=False, **options)
 
 
-def _connect_for_reading(path: str, untouched: bool = False) -> sqlite3.Connection:
-    """Return a connection that cannot write, not even to make the file.
+def _is_there(path: str) -> bool:
+    """Return whether there is a database; raise OSError if that cannot be told or what is there is no file."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "unable to open what is no regular file")
+    return True
 
-    In write-ahead logging a reader makes a file of shared memory beside the database.  It does without where it must
-    leave the folder `untouched` or may not write there, as long as no log or journal shows that somebody writes.
+
+def _connect_for_reading(path: str) -> sqlite3.Connection:
+    """Return a connection that writes nothing, not even the file.
+
+    In write-ahead logging a reader makes a log and a file of shared memory beside the database, and the last one to
+    leave takes them away: it has to be allowed to write for that.  Where it may not, it does without them, as long as
+    no log or journal shows that somebody writes.
     """
     name = urllib.parse.quote(os.fsencode(os.path.abspath(path).replace(os.sep, "/")))
-    uri = f"file:{'' if name.startswith('/') else '/'}{name}?mode=ro"
-    untouched = untouched or not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK)
-    if untouched and not os.path.exists(path + "-wal") and not os.path.exists(path + "-journal"):
-        uri += "&immutable=1"
-    return _connect(uri, uri=True)
+    is_in_use = os.path.exists(path + "-wal") or os.path.exists(path + "-journal")
+    may_write = os.access(path, os.W_OK) and os.access(os.path.dirname(os.path.abspath(path)), os.W_OK)
+    mode = "ro" if is_in_use else "rw" if may_write else "ro&immutable=1"
+    connection = _connect(f"file:{'' if name.startswith('/') else '/'}{name}?mode={mode}", uri=True)
+    connection.execute("PRAGMA query_only=1")
+    return connection
 
 
 def _column_names(schema: Schema) -> str:
@@ -1125,6 +1139,7 @@ class Table:
     def for_writing(cls, schema: Schema, directory: str, patience: Patience) -> Table:
         """Return the table, made if it is missing, in write-ahead logging with a sync at every commit."""
         path = os.path.join(os.path.abspath(directory), schema.database)     # some SQLites take `file:…` for a URI
+        _is_there(path)
         table = cls(schema, path, _connect(path), patience)
         return table._prepared(table._log_ahead)
 
@@ -1135,13 +1150,13 @@ class Table:
         return table._prepared(table._copy_stored)
 
     @classmethod
-    def for_reading(cls, schema: Schema, directory: str, patience: Patience, untouched: bool = False) -> Table | None:
+    def for_reading(cls, schema: Schema, directory: str, patience: Patience) -> Table | None:
         """Return the table, which must not be written to, or None where there is none; see _connect_for_reading."""
         path = os.path.join(directory, schema.database)
-        if not os.path.exists(path):
+        if not _is_there(path):
             return None
         with contextlib.ExitStack() as stack:
-            table = stack.enter_context(cls(schema, path, _connect_for_reading(path, untouched), patience))
+            table = stack.enter_context(cls(schema, path, _connect_for_reading(path), patience))
             if not patience.insist(schema.database, table._check_shape):
                 return None
             stack.pop_all()                 # it stays open
@@ -1172,8 +1187,8 @@ class Table:
         self._file = os.stat(self.path)
 
     def _copy_stored(self) -> None:
-        if os.path.exists(self.path):
-            with contextlib.closing(_connect_for_reading(self.path, untouched=True)) as stored:
+        if _is_there(self.path):
+            with contextlib.closing(_connect_for_reading(self.path)) as stored:
                 self._patience.insist(self.schema.database, lambda: stored.backup(self._connection))
 
     def _check_shape(self) -> bool:
@@ -1213,11 +1228,14 @@ class Table:
     def commit(self) -> None:
         """Commit and sync; raise if that is in doubt or the file is no longer where it was."""
         self._connection.execute("COMMIT")
+        self.check_file()
+
+    def check_file(self) -> None:
+        """Raise if the file was deleted or replaced: its rows are gone with it, and SQLite would not tell."""
         if self._file is not None:
-            # The rows of a file that was deleted or replaced meanwhile are gone with it, and SQLite would not tell.
             now = os.stat(self.path)
             if (now.st_dev, now.st_ino) != (self._file.st_dev, self._file.st_ino):
-                raise FileNotFoundError("the file was replaced while it was open")
+                raise FileNotFoundError(errno.ENOENT, "the file was replaced while it was open")
 
     @property
     def waited_s(self) -> float:
@@ -1267,9 +1285,12 @@ class Table:
 
     def build_indexes(self) -> None:
         """Make the indexes for look-ups by unique key where they are missing; it takes a second per million records."""
+        # An interrupt breaks it off, with an error; 100,000 steps of SQLite's virtual machine take some milliseconds.
+        self._connection.set_progress_handler(lambda: self._patience.hurry_from is not None, 100_000)
         for _, column in self.schema.unique:
             for sql in (CREATE_KEY_INDEX, CREATE_IRREGULAR_INDEX):
                 self._connection.execute(sql.format(table=self.schema.table, column=column.name))
+        self._connection.set_progress_handler(None, 0)
 
     def scan(self, size: int) -> Iterator[list[tuple]]:
         """Yield all stored records by id, `size` rows at a time; text that is not UTF-8 holds lone surrogates."""
@@ -1393,7 +1414,8 @@ def _repeated(values: Sequence[object], blank: object) -> set[object]:
 
 def _describe(schema: Schema, error: Exception) -> str:
     kind = "" if isinstance(error, STORAGE_ERRORS) else f"{type(error).__name__}: "
-    return f"{schema.database}: {kind}{printable(str(error), 200, quote=False)}"
+    cause = getattr(error, "strerror", None) or str(error)
+    return f"{schema.database}: {kind}{printable(cause, 200, quote=False)}"
 
 
 class InsertWorker:
@@ -1491,6 +1513,7 @@ class InsertWorker:
                 self._leave(table)
                 # The last connection to leave moves the log into the database, which a reader could not.
                 self._dismissed.wait()
+                table.check_file()
         except Exception as error:          # a broken database or a broken program: nobody may be left waiting
             self.failure = _describe(self.schema, error)
             self._watch.note("database failed", self.schema.database, error=self.failure)
@@ -1765,13 +1788,14 @@ class Loader:
                  report: Report, watch: Watch, interrupts: Interrupts) -> None:
         self.cut: str | None = None
         self.unreadable: str | None = None
+        self._broken: dict[str, str] = {}           # by table, the last error of the program itself
         self._options, self._report, self._watch, self._interrupts = options, report, watch, interrupts
         self._done: queue.SimpleQueue[Batch] = queue.SimpleQueue()
         self._ended: deque[threading.Thread] = deque()
         patience = interrupts.patience
         origins = {source.schema.table: source.origin for source in sources}
         self.ledgers = {schema.table: Ledger(schema, origins.get(schema.table), functools.partial(
-            Table.for_reading, schema, options.db_dir, patience, untouched=options.dry_run)) for schema in schemas}
+            Table.for_reading, schema, options.db_dir, patience)) for schema in schemas}
         for source in sources:
             for _, each in source.schema.references:
                 self.ledgers[each.references].needed = True
@@ -1783,7 +1807,7 @@ class Loader:
     @property
     def failures(self) -> list[str]:
         """What each failed database reported."""
-        found = {table: ledger.failure for table, ledger in self.ledgers.items()}
+        found = {table: self._broken.get(table) or ledger.failure for table, ledger in self.ledgers.items()}
         found.update((table, stream.worker.failure) for table, stream in self._streams.items() if stream.worker.failure)
         return [failure for failure in found.values() if failure]
 
@@ -1807,14 +1831,16 @@ class Loader:
         for stream in self._streams.values():
             if not stream.ended:
                 stream.worker.finish(stream.started, self.cut or "the load broke off")
-        while any(stream.on_the_way for stream in self._streams.values()):
-            self._collect(wait=True)
-        for thread in self._ended:
-            thread.join()
-        for ledger in self.ledgers.values():
-            ledger.release()
-        for stream in self._streams.values():
-            stream.worker.join()
+        try:
+            while any(stream.on_the_way for stream in self._streams.values()):
+                self._collect(wait=True)
+            for thread in self._ended:
+                thread.join()
+        finally:                            # even if the report is broken, no worker may be left waiting
+            for ledger in self.ledgers.values():
+                ledger.release()
+            for stream in self._streams.values():
+                stream.worker.join()
 
     def _start_next(self, stream: Stream) -> bool:
         """Start a thread for the next batch of an input; return False if none can be started now."""
@@ -1871,7 +1897,7 @@ class Loader:
             for position, each in batch.schema.references:
                 self._check_reference(batch, position, each)
         except Exception as error:          # a broken program: the batch fails, and the batches behind it go on
-            batch.failure = f"{type(error).__name__}: {error}"
+            batch.failure = self._broken[batch.schema.table] = _describe(batch.schema, error)
 
     def _check_reference(self, batch: Batch, position: int, column: Field) -> None:
         """Wait for the records that a column refers to; note the references to none."""
@@ -1981,14 +2007,14 @@ class Output:
             self._stream.write(text)
             if flush:
                 self._stream.flush()
-        except OSError as error:
+        except (OSError, ValueError) as error:      # ValueError of an encoding that cannot show everything escaped
             self._fail(error)
 
-    def _fail(self, error: OSError) -> None:
+    def _fail(self, error: OSError | ValueError) -> None:
         if isinstance(error, BrokenPipeError):
             self.closed = True
         else:
-            self.error = f"cannot write to standard output: {error.strerror}"
+            self.error = f"cannot write to standard output: {getattr(error, 'strerror', None) or error}"
         # What is left in the stream's buffer would be flushed, and fail again, at exit.
         with contextlib.suppress(OSError, ValueError, AttributeError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -2529,20 +2555,27 @@ def stored_origin(schema: Schema) -> Origin:
     return Origin(schema.database, "id")
 
 
-def verify(schemas: Sequence[Schema], directory: str, patience: Patience, report: Report, watch: Watch) -> list[str]:
-    """Check every stored record as if it were read from a file; report what breaks a rule, return what failed."""
+def verify(schemas: Sequence[Schema], directory: str, interrupts: Interrupts, report: Report, watch: Watch) -> list[str]:
+    """Check every stored record as if it were read from a file; report what breaks a rule, return what failed.
+
+    An interrupt ends it early.
+    """
     failures: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         tables: dict[str, Table | None] = {}
         for schema in schemas:
+            if interrupts.number is not None:
+                break
             try:
-                table = tables[schema.table] = Table.for_reading(schema, directory, patience, untouched=True)
+                table = tables[schema.table] = Table.for_reading(schema, directory, interrupts.patience)
                 if table is not None:
                     stack.enter_context(table)
                     with watch.span("verify", schema.database):
                         for batch in _stored_batches(schema, table, tables, failures):
                             report.add(batch)
                             watch.verdicts(batch)
+                            if interrupts.number is not None:
+                                break
             except STORAGE_ERRORS as error:
                 failures[schema.table] = _describe(schema, error)
             report.close(schema)
@@ -2649,6 +2682,12 @@ def _whole(text: str, lowest: int, highest: int) -> int:
     return int(text)
 
 
+def _path(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty")
+    return text
+
+
 def _seconds(text: str) -> float:
     if not NUMBER.fullmatch(text) or not 0 <= float(text) <= 1e6:
         raise argparse.ArgumentTypeError(f"{printable(text)} is not a number of seconds")
@@ -2683,17 +2722,17 @@ def build_parser(schemas: Sequence[Schema]) -> argparse.ArgumentParser:
         epilog=f"models:\n{models}\n\n{EXAMPLES}\n{EXIT_STATUSES}",
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     for schema in schemas:
-        parser.add_argument(f"--{schema.table}", metavar="FILE", action=Once, help=f"{schema.table} to load: .csv, .tsv, .json (an array)"
+        parser.add_argument(f"--{schema.table}", metavar="FILE", type=_path, action=Once, help=f"{schema.table} to load: .csv, .tsv, .json (an array)"
                             " or .jsonl by its suffix, - for standard input")
     add = parser.add_argument
     add("--input-format", choices=("csv", "tsv", "json", "jsonl"), help="of all files, whatever their suffixes (of -: csv)")
-    add("--db-dir", metavar="DIR", default=".", help="where the databases live (default: the current folder; made if missing)")
+    add("--db-dir", metavar="DIR", type=_path, default=".", help="where the databases live (default: the current folder; made if missing)")
     add("-n", "--dry-run", action="store_true", help="check everything, write nothing into the databases")
     add("--verify", action="store_true", help="check the stored records: every rule, uniqueness, every reference")
-    add("--rejects", metavar="DIR", help="write the refused records there, ready to be mended and loaded, and errors.jsonl")
+    add("--rejects", metavar="DIR", type=_path, help="write the refused records there, ready to be mended and loaded, and errors.jsonl")
     add("--max-errors", metavar="N", type=lambda text: _whole(text, 0, 10**9 - 1),
         help="stop reading once more than N records were refused")
-    add("--batch-size", metavar="N", type=lambda text: _whole(text, 1, BATCH_RECORDS),
+    add("--batch-size", metavar="N", type=lambda text: min(_whole(text, 1, 10**9 - 1), BATCH_RECORDS),
         help="records that a thread carries at most"
         f" (default: 1 for up to {SINGLE_MAX:,} records of a model, {BATCH_RECORDS:,} above)")
     add("--busy-timeout", metavar="SECONDS", type=_seconds, default=30.0, help="how long to wait for a locked database (default: 30)")
@@ -2701,8 +2740,8 @@ def build_parser(schemas: Sequence[Schema]) -> argparse.ArgumentParser:
     volume = parser.add_mutually_exclusive_group()
     volume.add_argument("-v", "--verbose", action="store_true", help="list every record, however many")
     volume.add_argument("-q", "--quiet", action="store_true", help="print the summary only")
-    add("--log-file", metavar="FILE", help="write a detailed log, - for standard error")
-    add("--trace", metavar="FILE", help="write a timeline of all threads and transactions, to be opened in Perfetto")
+    add("--log-file", metavar="FILE", type=_path, help="write a detailed log, - for standard error")
+    add("--trace", metavar="FILE", type=_path, help="write a timeline of all threads and transactions, to be opened in Perfetto")
     add("--version", action="version",
         version=f"%(prog)s {__version__} (Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version})")
     return parser
@@ -2713,6 +2752,8 @@ def open_sources(schemas: Sequence[Schema], options: argparse.Namespace, stack: 
     paths = [(schema, getattr(options, schema.table)) for schema in schemas]
     if [path for _, path in paths].count("-") > 1:
         raise ValueError("standard input can be only one of the files")
+    if "-" in [path for _, path in paths] and sys.stdin is None:
+        raise ValueError("standard input is closed")    # or descriptor 0 would be the next file that is opened
     sources = [stack.enter_context(contextlib.closing(Source(schema, path, options.input_format)))
                for schema, path in paths if path is not None]
     return sources or [Source(schema, "sample", "csv", SAMPLE[schema.table])
@@ -2814,8 +2855,8 @@ def _load(options: argparse.Namespace, stack: contextlib.ExitStack) -> int:
     sources = open_sources(SCHEMAS, options, stack)
     check_outputs(options, sources)
     for folder in (options.rejects, None if options.dry_run else options.db_dir):
-        if folder is not None and not os.path.isdir(folder):
-            os.makedirs(folder)
+        if folder is not None:
+            os.makedirs(folder, exist_ok=True)
     watch = Watch(options.log_file, options.trace)
     rejects = Rejects(options.rejects, sources) if options.rejects is not None else None     # last, as it empties earlier ones
     out = Output(sys.stdout)
@@ -2831,7 +2872,9 @@ def _load(options: argparse.Namespace, stack: contextlib.ExitStack) -> int:
         # A record that was cut off from one it refers to has failed too, but no database did.
         if loader.failures or report.total(FAILED) and not loader.cut or out.error or rejects and rejects.error:
             status = 3
-        status = 2 if loader.unreadable else 128 + interrupts.number if interrupts.number else status
+        if loader.unreadable:               # after the first records were stored it is no longer just a wrong input
+            status = 3 if report.total(INSERTED) else 2
+        status = 128 + interrupts.number if interrupts.number else status
         report.summarize(status, next_steps(options, report, rejects, loader.cut, is_sample))
     for counts in report.totals().values():
         watch.note("totals", **counts)
@@ -2847,15 +2890,17 @@ def _load(options: argparse.Namespace, stack: contextlib.ExitStack) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    if not any(os.path.exists(os.path.join(options.db_dir, schema.database)) for schema in SCHEMAS):
+    if not any(os.path.lexists(os.path.join(options.db_dir, schema.database)) for schema in SCHEMAS):
         raise ValueError(f"{printable(options.db_dir, 200)}: none of the databases is there")
     check_outputs(options, ())
     out = Output(sys.stdout)
     report = Report({schema: stored_origin(schema) for schema in SCHEMAS}, options, out, None, Progress(options.quiet or options.log_file == "-"))
     watch = Watch(options.log_file, options.trace)
-    failures = verify(SCHEMAS, options.db_dir, Patience(options.busy_timeout, watch), report, watch)
-    status = 3 if failures or out.error else 1 if report.total(REJECTED) else 0
-    report.summarize(status, ())
+    with Interrupts(Patience(options.busy_timeout, watch)) as interrupts:
+        failures = verify(SCHEMAS, options.db_dir, interrupts, report, watch)
+        status = 3 if failures or out.error else 1 if report.total(REJECTED) else 0
+        status = 128 + interrupts.number if interrupts.number else status
+        report.summarize(status, ("Not everything was looked at: it was interrupted.",) if interrupts.number else ())
     for counts in report.totals().values():
         watch.note("totals", **counts)
     _complain(*failures, out.error, *watch.close())
