@@ -551,7 +551,7 @@ def validate_batch(batch: Batch, width: int, picks: Sequence[int]) -> None:
 # The main thread runs all of it.  Bytes become text a chunk at a time, text becomes lines or JSON elements, and these
 # become blocks of records; what cannot be read as a record is a Problem in its row's place, and the rest goes on.
 
-CHUNK_BYTES = 1 << 18
+CHUNK_BYTES = 1 << 16
 BATCH_RECORDS = 5000                # records that a thread carries of a longer input: each batch costs some 20 thread switches
 LINE_MAX = 1 << 20                  # characters in a line or a JSON element; what is longer is refused, not kept
 CELL_MAX = 131_072                  # characters in a CSV cell, the csv module's own limit
