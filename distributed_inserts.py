@@ -1975,7 +1975,7 @@ def can_show(text: str, stream: io.TextIOBase | None) -> bool:
     try:
         text.encode(getattr(stream, "encoding", None) or "ascii")
         return True
-    except (UnicodeEncodeError, LookupError):
+    except (ValueError, LookupError):
         return False
 
 

@@ -1,6 +1,7 @@
 """What all tests share: the module, the program as a process of its own, and the marker of the heavy tests."""
 from __future__ import annotations
 
+import importlib
 import os
 import sqlite3
 import subprocess
@@ -48,6 +49,28 @@ def run(tmp_path: Path) -> Run:
         return result
 
     return run_program
+
+
+@pytest.fixture
+def here(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return a function that does what `run` does without a process of its own, which is faster."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_here(*arguments: object) -> subprocess.CompletedProcess:
+        try:
+            status = importlib.import_module("distributed_inserts").main(list(map(str, arguments)))
+        except SystemExit as exit_:
+            status = exit_.code
+        return subprocess.CompletedProcess(arguments, status, *capsys.readouterr())
+
+    return run_here
+
+
+def write_users(path: Path, count: int, bad: Callable[[int], bool] = lambda number: False) -> None:
+    """Write users 1 to `count`; the bad ones have no name."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("id,name,email\n")
+        file.writelines(f"{number},{'' if bad(number) else 'User'},u{number}@example.com\n" for number in range(1, count + 1))
 
 
 def rows(database: Path) -> list[tuple]:

@@ -6,7 +6,6 @@ import platform
 import re
 import shutil
 import sqlite3
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -23,21 +22,6 @@ PRODUCTS = "id,name,price\n1,Desk,99.50\n2,Lamp,0\n3,desk,5\n"
 ORDERS = "id,user_id,product_id,quantity\n1,1,1,1\n2,3,1,1\n3,1,2,1\n4,1,1,0\n5,77,1,x\n6,2,1,9\n"
 CREATE = {"users": "id INTEGER PRIMARY KEY, name TEXT, email TEXT", "products": "id INTEGER PRIMARY KEY, name TEXT, price REAL",
           "orders": "id INTEGER PRIMARY KEY, user_id INTEGER, product_id INTEGER, quantity INTEGER"}
-
-
-@pytest.fixture
-def here(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Return a function that does what `run` does without a process of its own, which is faster."""
-    monkeypatch.chdir(tmp_path)
-
-    def run_here(*arguments: object) -> subprocess.CompletedProcess:
-        try:
-            status = distributed_inserts.main(list(map(str, arguments)))
-        except SystemExit as exit_:
-            status = exit_.code
-        return subprocess.CompletedProcess(arguments, status, *capsys.readouterr())
-
-    return run_here
 
 
 def write_inputs(folder: Path, users: str = MIXED_USERS, products: str = PRODUCTS, orders: str = ORDERS) -> list[str]:

@@ -189,7 +189,7 @@ def test_a_commit_returns_after_everything_it_wrote_was_synced(tmp_path, load):
 COMMIT = """            with self._watch.span("commit", self.schema.database):
                 table.commit()
 """
-BEGIN = "            if table.begin():\n"
+BEGIN = "            other_wrote = table.begin()\n"
 SETTLE = "                dropped = self._settle(table, group)\n"
 WRONG: dict[str, list[tuple[str, str]]] = {
     "children are stored before their parents are durable": [

@@ -394,6 +394,50 @@ def test_a_folder_in_the_place_of_a_database_fails_it_alone(tmp_path, load):
     check_fault(tmp_path, load, outcome, "users.db", cause="unable to open", mend=(tmp_path / "users.db").rmdir)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such files here")
+@pytest.mark.parametrize("arguments", [(), ("--dry-run",)], ids=["load", "dry run"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to itself"])
+def test_what_is_no_regular_file_fails_alone_and_at_once(tmp_path, load, kind, arguments):
+    database = tmp_path / "users.db"
+    {"pipe": lambda: os.mkfifo(database), "device": lambda: database.symlink_to("/dev/zero"),
+     "link to itself": lambda: database.symlink_to(database.name)}[kind]()
+    outcome = run_load(tmp_path, *load.arguments, *arguments)
+    assert outcome.status == 3 and "users.db" in outcome.error
+    assert outcome.verdicts("products") == load.verdicts["products"]
+    assert set(outcome.verdicts("users").values()) | set(outcome.verdicts("orders").values()) <= {"failed", "rejected"}
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="there are no links here")
+@pytest.mark.parametrize("arguments", [(), ("--dry-run",)], ids=["load", "dry run"])
+def test_a_parent_that_cannot_be_looked_at_refuses_no_child(tmp_path, load, arguments):
+    run_load(tmp_path, *load.arguments[:4])
+    (tmp_path / "users.db").rename(tmp_path / "moved.db")
+    (tmp_path / "users.db").symlink_to("users.db")          # a loop: neither there nor not there
+    outcome = run_load(tmp_path, *load.arguments[4:], *arguments)
+    assert outcome.status == 3 and "users.db" in outcome.error
+    assert set(outcome.verdicts("orders").values()) <= {"failed", "rejected"} and outcome.summary["orders"]["failed"] > 100
+    (tmp_path / "users.db").unlink()
+    (tmp_path / "moved.db").rename(tmp_path / "users.db")
+    check_complete(tmp_path, load, run_load(tmp_path, *load.arguments), again=True)
+
+
+DELETE_AFTER_THE_LAST_COMMIT = """
+import os
+leave = program.InsertWorker._leave
+def leave_and_delete(worker, table):
+    leave(worker, table)
+    if worker.schema.table == "users":
+        os.unlink(table.path)
+program.InsertWorker._leave = leave_and_delete
+"""
+
+
+def test_a_database_deleted_after_its_last_commit_is_told(tmp_path, load):
+    outcome = run_load(tmp_path, *load.arguments, patch=DELETE_AFTER_THE_LAST_COMMIT)
+    assert outcome.status == 3 and "users.db: " in outcome.error
+    check_complete(tmp_path, load, run_load(tmp_path, *load.arguments), again=True)
+
+
 OTHERS = {
     "other columns": "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, mail TEXT)",
     "another order": "CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT, name TEXT)",

@@ -394,7 +394,7 @@ def test_a_number_is_kept_as_its_text(tmp_path: Path, suffix: str) -> None:
     (f"[{element(1)},, {element(3)}]", {1: GOOD, 2: "malformed", 3: GOOD}), (f"[, {element(2)}]", {1: "malformed", 2: GOOD}),
     (f"[{element(1)} {element(2)}, {element(3)}]", {1: GOOD, 2: "malformed", 3: GOOD}), (f"[{element(1)}] x", {1: GOOD, 2: "malformed"}),
     (f"[{element(1)}] [{element(2)}]", {1: GOOD, 2: "malformed"}), (f"[{element(1)}]]", {1: GOOD, 2: "malformed"}),
-    ("[" * 100_000, {1: "malformed"}), (f"[{element(1)}, {DEEP[1]}, {element(3)}]", {1: GOOD, 2: "malformed", 3: GOOD}),
+    ("[" * 100_000, {1: "malformed"}), ('[{"id": 1, "name": "' + '\\"' * 200_000, {1: "malformed"}), (f"[{element(1)}, {DEEP[1]}, {element(3)}]", {1: GOOD, 2: "malformed", 3: GOOD}),
 ], ids=lambda part: ascii(part)[:40])
 def test_a_broken_array_is_told_and_its_sound_elements_are_loaded(load: Load, text: str, expected: dict) -> None:
     assert load(text, "users.json") == expected

@@ -15,33 +15,10 @@ from pathlib import Path
 
 import pytest
 
-import distributed_inserts
-from conftest import PROGRAM, TIMEOUT_S, Run
+from conftest import PROGRAM, Run, TIMEOUT_S, write_users
 
 VERDICTS = ("inserted", "unchanged", "rejected", "failed")
 UNSAFE = re.compile(r"[^\x20-\x7e\n\u00a1-\ud7ff\uf900-\U000e0000]|[\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
-
-
-@pytest.fixture
-def here(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Return a function that does what `run` does without a process of its own, which is faster."""
-    monkeypatch.chdir(tmp_path)
-
-    def run_here(*arguments: object) -> subprocess.CompletedProcess:
-        try:
-            status = distributed_inserts.main(list(map(str, arguments)))
-        except SystemExit as exit_:
-            status = exit_.code
-        return subprocess.CompletedProcess(arguments, status, *capsys.readouterr())
-
-    return run_here
-
-
-def write_users(path: Path, count: int, bad: Callable[[int], bool] = lambda number: False) -> None:
-    """Write users 1 to `count`; the bad ones have no name."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.write("id,name,email\n")
-        file.writelines(f"{number},{'' if bad(number) else 'User'},u{number}@example.com\n" for number in range(1, count + 1))
 
 
 def listed(text: str, verdict: str) -> list[int]:

@@ -268,6 +268,20 @@ def test_other_closed_streams_do_no_harm(tmp_path, streams):
     assert {model: len(stored) for model, stored in check_databases(tmp_path).items()} == {"users": 8, "products": 8, "orders": 6}
 
 
+@pytest.mark.parametrize("arguments", ["", "--json", "--json --verify"])
+def test_an_encoding_that_refuses_everything_ends_with_a_message(tmp_path, arguments):
+    shell(tmp_path, "PROGRAM -q")
+    result = shell(tmp_path, f"PYTHONIOENCODING=undefined:strict PROGRAM {arguments} 2>&1 >/dev/null")
+    assert result.returncode in (1, 3)
+
+
+def test_standard_input_that_is_closed_is_refused(tmp_path):
+    load = write_load(tmp_path / "files")
+    result = shell(tmp_path, f"PROGRAM --users - {shlex.join(load.arguments[2:4])} <&-")
+    assert result.returncode == 2 and "standard input is closed" in result.stderr
+    assert not list(tmp_path.glob("*.db"))
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
 @pytest.mark.parametrize("arguments", ["", "--json", "-q", "-v"])
 def test_a_full_device_as_standard_output_is_told_and_the_records_are_stored(tmp_path, arguments):

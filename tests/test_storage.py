@@ -109,6 +109,43 @@ def test_records_are_found_by_unique_key_whatever_the_form_of_the_text(tmp_path:
         assert table.irregular_holders(NAME).keys() == {program.unique_key(text) for text in texts if table.are_irregular([text])}
 
 
+def test_a_reader_sees_what_is_stored_after_it_was_opened(tmp_path: Path) -> None:
+    fill(tmp_path, *users(1))
+    with opened("for_reading", tmp_path) as table:
+        assert table.find_ids([1, 2]) == {1}
+        fill(tmp_path, *users(2))
+        assert table.find_ids([1, 2]) == {1, 2}
+        assert [row[0] for part in table.scan(10) for row in part] == [1, 2]
+
+
+@pytest.mark.parametrize("mode", ["for_trial", "for_reading"])
+def test_a_reader_leaves_the_folder_as_it_was(tmp_path: Path, mode: str) -> None:
+    fill(tmp_path, *users(*range(1, 50)))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with opened(mode, tmp_path) as table:
+        assert table.find_ids([1, 99]) == {1}
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_reader_cannot_write(tmp_path: Path) -> None:
+    fill(tmp_path, *users(1))
+    with opened("for_reading", tmp_path) as table, pytest.raises(sqlite3.OperationalError):
+        table.insert(list(zip(*users(2))))
+
+
+def test_an_interrupt_breaks_the_building_of_an_index_off(tmp_path: Path) -> None:
+    patience = program.Patience(5, program.Watch())
+    with program.Table.for_writing(USERS, str(tmp_path), patience) as table:
+        table.begin()
+        table.insert(list(zip(*users(*range(1, 30_000)))))
+        table.commit()
+        patience.hurry_from = 0.0
+        table.begin()
+        with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+            table.build_indexes()
+    assert len(rows(tmp_path / "users.db")) == 29_999
+
+
 def test_regular_characters_are_what_they_are_in_every_form() -> None:
     regular = [chr(code) for code in range(0x20, 0x110000) if not program.IRREGULAR_TEXT.search(chr(code))]
     assert len(regular) > 30_000

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import distributed_inserts
-from conftest import PROGRAM, ROOT, TIMEOUT_S, Run, rows
+from conftest import PROGRAM, ROOT, Run, TIMEOUT_S, rows, write_users
 
 TABLES = ("users", "products", "orders")
 LINE = re.compile(r"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z) (?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) "
@@ -25,28 +25,6 @@ LINE = re.compile(r"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z) (?P<level>
 RECORDS = {f"{table}#{number}" for table in TABLES for number in range(1, 11)}
 WORKERS = {f"insert-worker {table}.db" for table in TABLES}
 SLACK_US = 0.2                          # times are rounded to tenths
-
-
-@pytest.fixture
-def here(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Return a function that does what `run` does without a process of its own, which is faster."""
-    monkeypatch.chdir(tmp_path)
-
-    def run_here(*arguments: object) -> subprocess.CompletedProcess:
-        try:
-            status = distributed_inserts.main(list(map(str, arguments)))
-        except SystemExit as exit_:
-            status = exit_.code
-        return subprocess.CompletedProcess(arguments, status, *capsys.readouterr())
-
-    return run_here
-
-
-def write_users(path: Path, count: int, bad: Callable[[int], bool] = lambda number: False) -> None:
-    """Write users 1 to `count`; the bad ones have no name."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.write("id,name,email\n")
-        file.writelines(f"{number},{'' if bad(number) else 'User'},u{number}@example.com\n" for number in range(1, count + 1))
 
 
 # ------------------------------------------------------------------------------------------------------------ Log
