@@ -434,8 +434,8 @@ def _judge_email(value: object) -> tuple[str | None, str | None]:
     if code:
         return None, code
     # Letters, their marks and digits of any script, but no symbols: the pattern's range is wider than that.
-    is_wide = not text.isascii() and any(character > "\x7f" and unicodedata.category(character)[0] not in "LMN" for character in text)
-    return (None, "not_email") if is_wide or len(text) > EMAIL_MAX or not EMAIL.fullmatch(text) else (text, None)
+    has_symbol = not text.isascii() and any(character > "\x7f" and unicodedata.category(character)[0] not in "LMN" for character in text)
+    return (None, "not_email") if has_symbol or len(text) > EMAIL_MAX or not EMAIL.fullmatch(text) else (text, None)
 
 
 # How a kind is checked: `convert` returns the values of a column to store and the positions of the odd ones, `judge`
@@ -1049,7 +1049,10 @@ STORAGE_ERRORS = (sqlite3.Error, OSError)
 
 
 class Patience:
-    """Tries again what fails on a lock, for `timeout_s` seconds; an interrupt, at `hurry_from`, allows one more."""
+    """Tries again what fails on a lock, for `timeout_s` seconds; an interrupt, at `hurry_from`, allows one more.
+
+    All threads share it: the signal's handler sets `hurry_from`, whoever waits looks at it.
+    """
 
     def __init__(self, timeout_s: float, watch: Watch) -> None:
         self.timeout_s = timeout_s
@@ -1125,7 +1128,8 @@ def _insert_statement(schema: Schema, count: int) -> str:
 class Table:
     """One schema's table in its database, through one connection, for one thread at a time.
 
-    Methods raise one of STORAGE_ERRORS.  Open it `for_writing`, `for_trial` or `for_reading`; close it by `with`.
+    Its worker writes through one of its own, batches' threads look ids up in turns through another one, and --verify
+    reads in the main thread.  Methods raise one of STORAGE_ERRORS.  Open it `for_writing`, `for_trial` or `for_reading`; close it by `with`.
     """
 
     def __init__(self, schema: Schema, path: str, connection: sqlite3.Connection, patience: Patience) -> None:
@@ -1301,7 +1305,8 @@ class Table:
 
 
 # ---------------------------------------------------------------------------------------------- Insert worker
-# One thread per database runs all of it but `submit` and what the main thread calls: start, finish, join.
+# One thread per database runs all of it but `submit`, which batches' threads call, and `start`, `finish` and `join`,
+# which the main thread calls.
 
 GATHER_S = 0.005                    # how long single records wait for others to share their commit
 GATHER_BATCHES = 32                 # and how many are enough
@@ -1427,7 +1432,7 @@ class InsertWorker:
 
     def __init__(self, schema: Schema, open_table: Callable[[], Table], ledger: Ledger, watch: Watch) -> None:
         self.schema = schema
-        self.failure: str | None = None
+        self.failure: str | None = None     # set before `_has_ended`, read after it
         self._open_table, self._ledger, self._watch = open_table, ledger, watch
         # Guards the five names below; notified when the batch that is next has come, or no more will.
         self._changed = threading.Condition()
@@ -1628,7 +1633,8 @@ class InsertWorker:
 
 
 # -------------------------------------------------------------------------------------------------- Inserting
-# The main thread runs `Loader`, apart from `_carry`, which is the life of a batch's own thread.
+# `Loader` is the main thread's, but for `_carry`, `_check` and `_check_reference`, which a batch's own thread runs (the
+# main thread for a batch that no thread can be had for).  `Ledger` says itself who calls what.
 
 SINGLE_MAX = 1000                   # records of a model up to which each has a thread of its own
 THREADS_MAX = 64                    # batches of a model on their way at once, each with its thread
@@ -1647,16 +1653,17 @@ class Ledger:
     def __init__(self, schema: Schema, origin: Origin | None, open_table: Callable[[], Table | None]) -> None:
         """`origin` is the model's input in this run, None if it has none: then nothing is to be waited for."""
         self._schema, self._origin, self._open_table = schema, origin, open_table
-        self._lock = threading.Lock()               # guards the six names below
+        # Guards the six names below.  `doubt` and `where` read without it, of ids that `missing` has returned: final then.
+        self._lock = threading.Lock()
         self._durable: set[int] = set()             # inserted or found unchanged in this run
         self._refused: dict[int, int] = {}          # id: place
         self._unsure: dict[int, str] = {}           # id of a failed record: why it failed
         self._awaited: dict[int, list[queue.SimpleQueue]] = {}      # who waits for an id: waking all would cost more
         self._closed = origin is None
         self._doubt: str | None = None
-        self._reading = threading.Lock()            # guards the connection that looks stored ids up
+        self._reading = threading.Lock()            # guards the connection that looks stored ids up, and `failure`
         self._table: Table | None = None
-        self.failure: str | None = None             # why the stored records cannot be read
+        self.failure: str | None = None             # why the stored records cannot be read; set once
         self.needed = False                         # whether any input refers to the model: set before threads start
 
     def record(self, batches: Iterable[Batch]) -> None:
@@ -2301,7 +2308,7 @@ LEVELS = {"ends": 10, INSERTED: 10, UNCHANGED: 10, REJECTED: 20, "totals": 20, "
 
 
 class Watch:
-    """Tells a log and a timeline what happens, from any thread; without either of them it does next to nothing.
+    """Tells a log and a timeline what happens, from any thread; without either of them it does nothing.
 
     The timeline is in the Chrome trace format: a process per database, a row per thread, complete events in µs.
     """
@@ -2317,7 +2324,7 @@ class Watch:
         self._numbers = itertools.count(1)
         self._processes: defaultdict[str, int] = defaultdict(self._numbers.__next__)
         self._threads: defaultdict[tuple[str, str], int] = defaultdict(self._numbers.__next__)
-        self._durable: dict[tuple[str, int | None], tuple[float, str, str]] = {}
+        self._settled_at: dict[tuple[str, int | None], tuple[float, str, str]] = {}
 
     def span(self, name: str, database: str, **details: object) -> contextlib.AbstractContextManager:
         """Return a context whose begin, end and duration are told; it yields the details, None when nobody listens."""
@@ -2355,16 +2362,16 @@ class Watch:
         """Remember when single records were settled, for the arrows to those that waited for them."""
         if self._trace:
             for batch in batches:
-                if batch.failure is None and batch.size == len(batch.places) == 1 and len(self._durable) < TRACE_EVENTS_MAX:
-                    self._durable[batch.schema.table, batch.columns[0][0]] = (self._now(), batch.schema.database, batch.name)
+                if batch.failure is None and batch.size == len(batch.places) == 1 and len(self._settled_at) < TRACE_EVENTS_MAX:
+                    self._settled_at[batch.schema.table, batch.columns[0][0]] = (self._now(), batch.schema.database, batch.name)
 
     def arrows(self, table: str, ids: Iterable[int], batch: Batch) -> None:
         """Draw an arrow from each of the records waited for to the batch that waited."""
         for id_ in ids if self._trace else ():
             if len(self._events) + 2 > TRACE_EVENTS_MAX:
                 self._left_out += 2         # half an arrow would break the format
-            elif (table, id_) in self._durable:
-                moment, database, name = self._durable[table, id_]
+            elif (table, id_) in self._settled_at:
+                moment, database, name = self._settled_at[table, id_]
                 number = next(self._numbers)
                 self._add("s", "refers to", database, moment, thread=name, cat="reference", id=number)
                 self._add("f", "refers to", batch.schema.database, self._now(), cat="reference", id=number, bp="e")
