@@ -105,7 +105,8 @@ class Schema:
             if each.unique and each.kind not in (Kind.TEXT, Kind.EMAIL):
                 raise ValueError(f"{self.table}.{each.name}: only a text or an e-mail address can be unique")
             if (each.kind is Kind.REFERENCE) != (each.references is not None):
-                raise ValueError(f"{self.table}.{each.name}: a reference names the table it refers to, and nothing else does")
+                raise ValueError(f"{self.table}.{each.name}: a reference names the table it refers to,"
+                                 " and nothing else does")
 
     @property
     def database(self) -> str:
@@ -155,7 +156,8 @@ def check_schemas(schemas: Sequence[Schema]) -> None:
     for schema in schemas:
         for _, each in schema.references:
             if each.references not in seen:
-                raise ValueError(f"{schema.table}.{each.name} refers to {each.references}, which is not declared before it")
+                raise ValueError(f"{schema.table}.{each.name} refers to {each.references},"
+                                 " which is not declared before it")
         if schema.table in seen:
             raise ValueError(f"{schema.table} is declared twice")
         seen.add(schema.table)
@@ -434,7 +436,8 @@ def _judge_email(value: object) -> tuple[str | None, str | None]:
     if code:
         return None, code
     # Letters, their marks and digits of any script, but no symbols: the pattern's range is wider than that.
-    has_symbol = not text.isascii() and any(character > "\x7f" and unicodedata.category(character)[0] not in "LMN" for character in text)
+    has_symbol = not text.isascii() and any(
+        character > "\x7f" and unicodedata.category(character)[0] not in "LMN" for character in text)
     return (None, "not_email") if has_symbol or len(text) > EMAIL_MAX or not EMAIL.fullmatch(text) else (text, None)
 
 
@@ -506,7 +509,7 @@ def unique_key(text: str) -> str:
 
 
 def _stream_safe(text: str) -> str:
-    """Return a text with at most 30 marks in a row (UAX #15, Stream-Safe Text Process), as sorting them takes quadratic time."""
+    """Return a text with at most 30 marks in a row (UAX #15, Stream-Safe Text Process), as sorting is quadratic."""
     pieces, marks = [], 0
     for character in itertools.chain.from_iterable(unicodedata.normalize("NFKD", character) for character in text):
         marks = marks + 1 if unicodedata.combining(character) else 0
@@ -552,7 +555,7 @@ def validate_batch(batch: Batch, width: int, picks: Sequence[int]) -> None:
 # become blocks of records; what cannot be read as a record is a Problem in its row's place, and the rest goes on.
 
 CHUNK_BYTES = 1 << 16
-BATCH_RECORDS = 5000                # records that a thread carries of a longer input: each batch costs some 20 thread switches
+BATCH_RECORDS = 5000                # records a thread carries of a longer input: a batch costs some 20 thread switches
 LINE_MAX = 1 << 20                  # characters in a line or a JSON element; what is longer is refused, not kept
 CELL_MAX = 131_072                  # characters in a CSV cell, the csv module's own limit
 RECORD_LINES_MAX = 10_000           # lines in a CSV record
@@ -603,7 +606,8 @@ class Source:
         self.format = input_format or ("csv" if path == "-" else FORMATS.get(os.path.splitext(path)[1].lower()))
         if self.format is None:
             raise ValueError(f"{printable(path)}: the suffix tells no format; name it with --input-format")
-        self.origin = Origin(self.name, "item" if self.format == "json" else "line", schema.table if text is not None else "")
+        unit = "item" if self.format == "json" else "line"
+        self.origin = Origin(self.name, unit, schema.table if text is not None else "")
         self.encoding, self._errors, self.bom, self.header = "utf-8", "surrogateescape", b"", ""
         self.width, self.picks, self.extra = len(schema.names), tuple(range(len(schema.names))), []
         self._positions = {name.casefold(): position for position, name in enumerate(schema.names)}
@@ -623,8 +627,9 @@ class Source:
             if self.format == "json":
                 array = ArrayReader(chunks, self._positions)
                 if found := array.open():
-                    raise ValueError(f"{printable(self.name)}: not a JSON array, it begins with {printable(found, quote=False)};"
-                                     " JSON Lines are loaded with --input-format jsonl")
+                    raise ValueError(
+                        f"{printable(self.name)}: not a JSON array, it begins with {printable(found, quote=False)};"
+                        " JSON Lines are loaded with --input-format jsonl")
                 self._blocks = self._read_elements(array.elements())
             elif self.format == "jsonl":
                 self._blocks = self._read_lines(chunks, self._parse_json_lines, BATCH_RECORDS)
@@ -684,7 +689,8 @@ class Source:
         while chunk:
             text = decoder.decode(chunk[len(self.bom):] if chunk is first else chunk)
             if chunk is first and len(re.findall("[\0-\x08\x0e-\x1f]", text)) > max(8, BINARY_SHARE * len(text)):
-                raise ValueError(f"{printable(self.name)}: a binary file, not text in UTF-8 or, with a byte order mark, UTF-16")
+                raise ValueError(f"{printable(self.name)}: a binary file,"
+                                 " not text in UTF-8 or, with a byte order mark, UTF-16")
             yield text
             chunk = self._file.read(CHUNK_BYTES)
         try:
@@ -737,13 +743,15 @@ class Source:
             if error is None:
                 self._reach = min(self._reach * 2, RECORD_LINES_MAX)
                 continue
-            if is_open and at_last_line and not at_end and len(lines) - start < self._reach and sum(map(len, lines[start:])) < LINE_MAX:
+            may_go_on = at_last_line and not at_end and len(lines) - start < self._reach
+            if is_open and may_go_on and sum(map(len, lines[start:])) < LINE_MAX:
                 break
             if is_open and not at_first:
                 continue                    # once more, so that it is followed as far as any
             places.append(number + start)
             raws.append(lines[start])
-            rows.append(Problem(None, "malformed", detail=f"not a {self.format.upper()} record: {printable(error, 120, quote=False)}"))
+            reason = printable(error, 120, quote=False)
+            rows.append(Problem(None, "malformed", detail=f"not a {self.format.upper()} record: {reason}"))
             start += 1
             if is_open:
                 self._reach = max(self._reach // 2, REACH_MIN)
@@ -753,12 +761,17 @@ class Source:
         return _refuse_unreadable(Block(places, raws, rows)), lines[start:]
 
     def _is_one_cell(self, lines: list[str]) -> bool:
-        """Return whether the lines from an open quote on are a huge cell, as none below the first looks like a record."""
+        """Return whether the lines from an open quote on are a huge cell: none below the first is like a record."""
         return self.header != "" and not lines[0].endswith(CUT) and not any(map(self._is_alike, lines[1:]))
 
     def _is_alike(self, line: str) -> bool:
         """Return whether a line looks like a record without quotes."""
         return line.count(self._delimiter) == self.width - 1 and '"' not in line
+
+    def _closes_cell(self, line: str) -> bool:
+        """Return whether a quote in a line ends the cell that the line begins in."""
+        error = _parse_strictly(['"' + line], 0, self._delimiter, 1)[1]
+        return "end of data" not in (error or "")
 
     def _end_of_cell(self, lines: list[str]) -> int:
         """Return how many lines to skip to get out of a huge cell, or to a record, 0 where the reading is in none."""
@@ -766,7 +779,7 @@ class Source:
             if self._is_alike(line):        # so it was no cell after all
                 self._in_cell = False
                 return index
-            if line.endswith(CUT) or '"' in line and "end of data" not in (_parse_strictly(['"' + line], 0, self._delimiter, 1)[1] or ""):
+            if line.endswith(CUT) or '"' in line and self._closes_cell(line):
                 self._in_cell = False
                 return index + 1
         return len(lines) if self._in_cell else 0
@@ -818,7 +831,9 @@ def _parse_strictly(lines: list[str], start: int, delimiter: str,
 
 def _within_limit(row: list[str]) -> list[str] | Problem:
     longest = max(map(len, row), default=0)
-    return row if longest <= CELL_MAX else Problem(None, "malformed", detail=f"a cell of {longest:,} characters, more than {CELL_MAX:,}")
+    if longest <= CELL_MAX:
+        return row
+    return Problem(None, "malformed", detail=f"a cell of {longest:,} characters, more than {CELL_MAX:,}")
 
 
 def _first_lines(rows: list[list[str]], start: int, used: int) -> Sequence[int]:
@@ -857,8 +872,12 @@ def _refuse_unreadable(block: Block) -> Block:
 
 
 def _unreadable(raw: str, found: str) -> Problem:
-    detail = ("a NUL character" if found == "\0" else f"a line of more than {LINE_MAX:,} characters" if raw.endswith(CUT)
-              else f"bytes that are not text in the file's encoding, the first one 0x{ord(found) & 0xff:02X}")
+    if found == "\0":
+        detail = "a NUL character"
+    elif raw.endswith(CUT):
+        detail = f"a line of more than {LINE_MAX:,} characters"
+    else:
+        detail = f"bytes that are not text in the file's encoding, the first one 0x{ord(found) & 0xff:02X}"
     return Problem(None, "malformed", detail=detail)
 
 
@@ -886,7 +905,8 @@ def lines_of(chunks: Iterable[str]) -> Iterator[list[str]]:
         lines += io.StringIO(tail + chunk, newline="")
         tail = lines.pop() if lines and not lines[-1].endswith(("\r", "\n", CUT)) else ""
         if len(chunk) > LINE_MAX or lines and len(lines[0]) > LINE_MAX:
-            lines = [line[:LINE_MAX] + CUT if len(line) > LINE_MAX and not line.endswith(CUT) else line for line in lines]
+            lines = [line[:LINE_MAX] + CUT if len(line) > LINE_MAX and not line.endswith(CUT) else line
+                     for line in lines]
         if len(tail) > LINE_MAX:
             tail = tail[:LINE_MAX] + CUT
         yield lines
@@ -973,7 +993,8 @@ class ArrayReader:
         What was searched in vain is not searched again for the elements in it: that would take quadratic time.
         """
         expected: list[str] = []
-        if self._text[self._position:self._position + 1] not in tuple("{[") or self._dropped + self._position < self._open_until:
+        has_bracket = self._text[self._position:self._position + 1] in tuple("{[")
+        if not has_bracket or self._dropped + self._position < self._open_until:
             return None
         end = len(self._text)
         for token in JSON_BRACKET.finditer(self._text, self._position):
@@ -1033,16 +1054,21 @@ SELECT_ROWS = 'SELECT {names} FROM "{table}" WHERE id IN ({marks})'
 SELECT_IDS = 'SELECT id FROM "{table}" WHERE id IN ({marks})'
 SELECT_LAST_ID = 'SELECT max(id) FROM "{table}"'
 SELECT_ALL = 'SELECT {names} FROM "{table}" ORDER BY id'
-# Look-ups by unique key.  For a regular text SQLite's lower(), which knows ASCII alone, is the unique key; the irregular
-# ones have an index of their own and are read whole, as no SQL function folds like `unique_key`.  Regular is what has no
-# two spaces in a row and no character but ASCII and these, which stay what they are in NFKC and when case is folded.
-STABLE = ("à-öø-ÿāăąćĉċčďđēĕėęěĝğġģĥħĩīĭįıĵķĺļľłńņňŋōŏőœŕŗřśŝşšţťŧũūŭůűųŵŷźżž"     # Latin
-          "ά-ία-ρσ-ώа-џא-תء-غف-يก-ฮぁ-ゖァ-ヺー一-鿿가-힣")          # Greek, Cyrillic, Hebrew, Arabic, Thai, Kana, Han, Hangul
+# Look-ups by unique key.  For a regular text SQLite's lower(), which knows ASCII alone, is the unique key; the
+# irregular ones have an index of their own and are read whole, as no SQL function folds like `unique_key`.  Regular is
+# what has no two spaces in a row and no character but ASCII and these, which stay what they are in NFKC and when case
+# is folded.
+STABLE = (
+    "à-öø-ÿāăąćĉċčďđēĕėęěĝğġģĥħĩīĭįıĵ"            # Latin
+    "ķĺļľłńņňŋōŏőœŕŗřśŝşšţťŧũūŭůűųŵŷźżž"
+    "ά-ία-ρσ-ώа-џא-תء-غف-ي"                       # Greek, Cyrillic, Hebrew, Arabic
+    "ก-ฮぁ-ゖァ-ヺー一-鿿가-힣")                           # Thai, Kana, Han, Hangul
 IRREGULAR = ("""(length("{column}") <> length(CAST("{column}" AS BLOB)) AND "{column}" GLOB '*[^ -~""" + STABLE
              + """]*' OR instr("{column}", '  '))""")
 IRREGULAR_TEXT = re.compile(f"[^ -~{STABLE}]|  ")
 CREATE_KEY_INDEX = 'CREATE INDEX IF NOT EXISTS "{table}_{column}_key" ON "{table}" (lower("{column}"))'
-CREATE_IRREGULAR_INDEX = 'CREATE INDEX IF NOT EXISTS "{table}_{column}_irregular" ON "{table}" ("{column}") WHERE ' + IRREGULAR
+CREATE_IRREGULAR_INDEX = ('CREATE INDEX IF NOT EXISTS "{table}_{column}_irregular" ON "{table}" ("{column}") WHERE '
+                          + IRREGULAR)
 SELECT_HOLDERS = 'SELECT "{column}", id FROM "{table}" WHERE lower("{column}") IN ({marks})'
 SELECT_IRREGULAR = 'SELECT "{column}", id FROM "{table}" WHERE ' + IRREGULAR
 STORAGE_ERRORS = (sqlite3.Error, OSError)
@@ -1129,7 +1155,8 @@ class Table:
     """One schema's table in its database, through one connection, for one thread at a time.
 
     Its worker writes through one of its own, batches' threads look ids up in turns through another one, and --verify
-    reads in the main thread.  Methods raise one of STORAGE_ERRORS.  Open it `for_writing`, `for_trial` or `for_reading`; close it by `with`.
+    reads in the main thread.  Methods raise one of STORAGE_ERRORS.  Open it `for_writing`, `for_trial` or
+    `for_reading`; close it by `with`.
     """
 
     def __init__(self, schema: Schema, path: str, connection: sqlite3.Connection, patience: Patience) -> None:
@@ -1186,7 +1213,9 @@ class Table:
         mode = self._patience.insist(self.schema.database, lambda: execute("PRAGMA journal_mode=WAL").fetchone()[0])
         if mode != "wal":
             raise sqlite3.OperationalError(f"cannot use write-ahead logging here (the journal mode stays {mode})")
-        for pragma in ("synchronous=FULL", "fullfsync=1", "checkpoint_fullfsync=1", f"wal_autocheckpoint={CHECKPOINT_PAGES}"):
+        pragmas = ("synchronous=FULL", "fullfsync=1", "checkpoint_fullfsync=1",
+                   f"wal_autocheckpoint={CHECKPOINT_PAGES}")
+        for pragma in pragmas:
             execute(f"PRAGMA {pragma}")
         self._file = os.stat(self.path)
 
@@ -1199,18 +1228,23 @@ class Table:
         """Return whether the table is there; raise if something else has its name or it does checks of its own."""
         table = self.schema.table
         query = self._connection.execute
-        found = query("SELECT type, name, sql FROM sqlite_master WHERE tbl_name = ? COLLATE NOCASE", (table,)).fetchall()
+        found = query("SELECT type, name, sql FROM sqlite_master WHERE tbl_name = ? COLLATE NOCASE",
+                      (table,)).fetchall()
         if not found:
             return False
-        expected = [(each.name, COLUMN_TYPES[each.kind].split()[0], 0, each.kind is Kind.ID) for each in self.schema.fields]
-        actual = [(name, kind.upper(), notnull or default is not None, bool(key)) for _, name, kind, notnull, default, key, _
-                  in query(f'PRAGMA table_xinfo("{table}")')]
+        expected = [(each.name, COLUMN_TYPES[each.kind].split()[0], 0, each.kind is Kind.ID)
+                    for each in self.schema.fields]
+        actual = [(name, kind.upper(), notnull or default is not None, bool(key))
+                  for _, name, kind, notnull, default, key, _ in query(f'PRAGMA table_xinfo("{table}")')]
         words = set(re.findall(r'"[^"]*"|\w+', " ".join(sql.lower() for kind, _, sql in found if kind == "table")))
         words -= {name.lower() for name in (table, *self.schema.names)}
-        own_checks = {"check", "unique", "references", "collate", "generated", "strict", "without"}.intersection(words) or [
-            kind for kind, _, sql in found if kind == "trigger" or kind == "index" and (sql or "create unique").lower().split()[1] == "unique"]
+        telling = {"check", "unique", "references", "collate", "generated", "strict", "without"}
+        own_checks = telling.intersection(words) or [
+            kind for kind, _, sql in found
+            if kind == "trigger" or kind == "index" and (sql or "create unique").lower().split()[1] == "unique"]
         if actual != expected or own_checks or "view" in (kind for kind, _, _ in found):
-            raise sqlite3.DatabaseError(f"its {table} is not the expected table ({', '.join(self.schema.names)}; no constraints)")
+            names = ", ".join(self.schema.names)
+            raise sqlite3.DatabaseError(f"its {table} is not the expected table ({names}; no constraints)")
         return True
 
     def __enter__(self) -> Table:
@@ -1276,16 +1310,19 @@ class Table:
         values = list(values)
         for start in range(0, len(values), VALUES_MAX):
             part = values[start:start + VALUES_MAX]
-            part += part[-1:] * (min(1 << (len(part) - 1).bit_length(), VALUES_MAX) - len(part))   # few statements to prepare
+            size = min(1 << (len(part) - 1).bit_length(), VALUES_MAX)       # few sizes: few statements to prepare
+            part += part[-1:] * (size - len(part))
             query = sql.format(table=self.schema.table, marks=",".join("?" * len(part)), **names)
-            yield from self._patience.insist(self.schema.database, lambda: self._connection.execute(query, part).fetchall())
+            yield from self._patience.insist(
+                self.schema.database, lambda: self._connection.execute(query, part).fetchall())
 
     def insert(self, columns: Sequence[Sequence[object]]) -> None:
-        """Insert records, given by columns, in as few statements as SQLite's limit allows: each gives up the GIL once."""
+        """Insert records, given by columns, in as few statements as SQLite allows: each gives up the GIL once."""
         step = VALUES_MAX // len(columns)
         for start in range(0, len(columns[0]), step):
             part = [column[start:start + step] for column in columns]
-            self._connection.execute(_insert_statement(self.schema, len(part[0])), list(itertools.chain.from_iterable(zip(*part))))
+            values = list(itertools.chain.from_iterable(zip(*part)))
+            self._connection.execute(_insert_statement(self.schema, len(part[0])), values)
 
     def build_indexes(self) -> None:
         """Make the indexes for look-ups by unique key where they are missing; it takes a second per million records."""
@@ -1333,7 +1370,8 @@ class KeyHolders:
         """Forget what is in memory, as another connection wrote to the table or two keys have the same hash."""
         self._memory = None
         self._table.build_indexes()
-        self._irregular = {position: self._table.irregular_holders(column) for position, column in self._table.schema.unique}
+        self._irregular = {position: self._table.irregular_holders(column)
+                           for position, column in self._table.schema.unique}
 
     def find(self, position: int, keys: Sequence[str]) -> dict[str, int]:
         """Return {key: id} for those of the keys that a stored record holds."""
@@ -1341,7 +1379,8 @@ class KeyHolders:
         if self._memory is None:
             wanted = set(filter(None, keys))
             irregular = self._irregular[position]
-            return {**{key: irregular[key] for key in wanted & irregular.keys()}, **self._table.find_holders(column, wanted)}
+            holders = {key: irregular[key] for key in wanted & irregular.keys()}
+            return {**holders, **self._table.find_holders(column, wanted)}
         held = self._memory[position]
         hashes = self._hashes[position] = list(map((2**60 - 1).__and__, map(hash, keys)))      # 32 bytes each, not 48
         if held.keys().isdisjoint(hashes):
@@ -1370,7 +1409,8 @@ class Group:
 
     def __init__(self, schema: Schema, batches: list[Batch]) -> None:
         self._batches = batches
-        self.columns = [self._joined(batch.columns[position] for batch in batches) for position in range(len(schema.fields))]
+        self.columns = [self._joined(batch.columns[position] for batch in batches)
+                        for position in range(len(schema.fields))]
         self.keys = {position: self._joined(batch.keys[position] for batch in batches) for position, _ in schema.unique}
         self._offsets = list(itertools.accumulate((len(batch.places) for batch in batches), initial=0))
         pairs = list(zip(batches, self._offsets))
@@ -1475,7 +1515,7 @@ class InsertWorker:
             self._changed.notify()
 
     def join(self) -> None:
-        """Wait until all is stored and the database closed; to be called after `finish`, when nobody reads it any more."""
+        """Wait until all is stored and the database closed; call it after `finish`, when nobody reads it any more."""
         self._dismissed.set()
         if self._thread.ident:
             self._thread.join()
@@ -1593,7 +1633,8 @@ class InsertWorker:
     def _find_stored(self, table: Table, ids: list[int | None], suspects: set[int]) -> dict[int, tuple]:
         """Return the stored rows with these ids, and add the positions of ids that are not new to the suspects."""
         present = [id_ for id_ in ids if id_ is not None] if None in ids else ids
-        if not present or present[0] > self._last_id and all(map(operator.lt, present, itertools.islice(present, 1, None))):
+        followers = itertools.islice(present, 1, None)
+        if not present or present[0] > self._last_id and all(map(operator.lt, present, followers)):
             return {}                       # ids that only grow need no look-up
         stored = table.find_rows(sorted(set(present)))
         suspects.update(_positions(ids, stored.keys() | _repeated(ids, None)))
@@ -1613,12 +1654,13 @@ class InsertWorker:
         for place, column in self.schema.unique:
             holder = held[place].get(group.keys[place][position])
             if holder not in (None, id_):
-                clashes.append(Problem(column.name, "not_unique", group.columns[place][position], f"{self.schema.record} {holder}"))
+                value = group.columns[place][position]
+                clashes.append(Problem(column.name, "not_unique", value, f"{self.schema.record} {holder}"))
         if clashes:
             group.clashes[position] = clashes
         if clashes or position in group.refused:
             return False
-        # A record in doubt may be the one that an undisturbed load stores: its id and keys are nobody else's in this one.
+        # A record in doubt may be the one that an undisturbed load stores; in this one nobody else gets its id or keys.
         taken = {0: id_, **{place: group.keys[place][position] for place, _ in self.schema.unique}}
         if not is_barred and any(value in self._doubtful[place] for place, value in taken.items()):
             group.doubts[position] = "it may clash with a record that could not be checked"
@@ -1641,7 +1683,7 @@ THREADS_MAX = 64                    # batches of a model on their way at once, e
 IN_FLIGHT_MAX = 10_000              # records of a model on their way at once
 PROGRESS_S = 0.1
 BAR_WIDTH = 20                      # characters
-STACK_BYTES = 512 * 1024            # of a thread: the C library keeps small stacks for the next thread, large ones it unmaps
+STACK_BYTES = 512 * 1024            # of a thread: the C library keeps small stacks for the next one, unmaps large ones
 
 
 class Ledger:
@@ -1653,7 +1695,8 @@ class Ledger:
     def __init__(self, schema: Schema, origin: Origin | None, open_table: Callable[[], Table | None]) -> None:
         """`origin` is the model's input in this run, None if it has none: then nothing is to be waited for."""
         self._schema, self._origin, self._open_table = schema, origin, open_table
-        # Guards the six names below.  `doubt` and `where` read without it, of ids that `missing` has returned: final then.
+        # Guards the six names below.  `doubt` and `where` read without it, of ids that `missing` has returned: those
+        # are final.
         self._lock = threading.Lock()
         self._durable: set[int] = set()             # inserted or found unchanged in this run
         self._refused: dict[int, int] = {}          # id: place
@@ -1675,7 +1718,8 @@ class Ledger:
                 if batch.failure is not None:
                     self._doubt = batch.failure
                 else:
-                    self._unsure.update((batch.columns[0][position], reason) for position, reason in batch.unchecked.items())
+                    self._unsure.update((batch.columns[0][position], reason)
+                                        for position, reason in batch.unchecked.items())
                     ids, refused = batch.columns[0], batch.problems.keys() | batch.unchecked.keys()
                     self._durable.update(_without(ids, sorted(refused)))
                     for position in sorted(batch.problems):
@@ -1726,7 +1770,8 @@ class Ledger:
 
     def _find_stored(self, ids: set[int]) -> set[int]:
         with self._reading:
-            if self.failure is None:        # what cannot be read is not tried again: everybody would wait for a lock in turn
+            # What cannot be read is not tried again: everybody would wait for a lock in turn.
+            if self.failure is None:
                 try:
                     if self._table is None:
                         self._table = self._open_table()
@@ -2161,7 +2206,8 @@ class Report:
         if not section.titled and (shown or not self._options.verify):
             section.titled = True
             names = "  ".join(f"{name:{width}}" for name, width in zip(section.schema.names, widths))
-            lines.append(self.out.paint(f"{section.schema.database} from {printable(section.origin.name, quote=False)}", "1"))
+            heading = f"{section.schema.database} from {printable(section.origin.name, quote=False)}"
+            lines.append(self.out.paint(heading, "1"))
             lines.append(self.out.paint(f"\n    {'':{WORD_WIDTH}}  {names}".rstrip(), "2") + "\n")
         for entry, cells in shown:
             mark = f"{self.out.marks[entry.verdict]} {self._shown_words[entry.verdict]:{WORD_WIDTH}}"
@@ -2170,7 +2216,8 @@ class Report:
             place = section.origin.place(entry.place)
             for problem in entry.problems:
                 field_name = f"{problem.field}: " if problem.field else ""
-                lines.append(f"      {place}: {field_name}{problem.wording} {self.out.paint(f'[{problem.code}]', '2')}\n")
+                code = self.out.paint(f"[{problem.code}]", "2")
+                lines.append(f"      {place}: {field_name}{problem.wording} {code}\n")
             if entry.verdict == FAILED:
                 lines.append(f"      {place}: {printable(entry.reason, 200, quote=False)}\n")
         return "".join(lines)
@@ -2180,7 +2227,8 @@ class Report:
         lists_all = section.read <= LISTED_MAX or self._options.verbose or self._options.verify
         if lists_all or section.not_stored <= REFUSED_LISTED_MAX:
             return "\n" if section.titled else ""
-        return f"  ... and {section.not_stored - REFUSED_LISTED_MAX:,} more that were not stored (-v lists everything)\n\n"
+        left_out = section.not_stored - REFUSED_LISTED_MAX
+        return f"  ... and {left_out:,} more that were not stored (-v lists everything)\n\n"
 
     def _json_line(self, section: Section, entry: Entry) -> str:
         problems = [{"field": each.field, "code": each.code, "message": each.message} for each in entry.problems]
@@ -2205,7 +2253,8 @@ class Report:
                  for database, *counts, seconds in map(dict.values, totals.values())]
         widths = [max(map(len, column)) for column in zip(*rows)]
         for number, row in enumerate(rows):
-            line = "  ".join(f"{cell:>{width}}" if place else f"{cell:{width}}" for place, (cell, width) in enumerate(zip(row, widths)))
+            cells = enumerate(zip(row, widths))
+            line = "  ".join(f"{cell:>{width}}" if place else f"{cell:{width}}" for place, (cell, width) in cells)
             self.out.write((self.out.paint(line, "1") if number == 0 else line) + "\n")
         self.out.write("" if self._options.quiet else "".join(f"\n{step}\n" for step in next_steps), flush=True)
 
@@ -2253,7 +2302,8 @@ class Rejects:
         paths = {**self.paths, None: os.path.join(directory, "errors.jsonl")}
         for path in self.paths.values():
             if os.path.exists(path) and not os.path.exists(paths[None]):
-                raise ValueError(f"{printable(path)} is there already, without an errors.jsonl: not what --rejects wrote")
+                raise ValueError(f"{printable(path)} is there already, without an errors.jsonl:"
+                                 " not what --rejects wrote")
         self._files = {table: self._stack.enter_context(open(path, "wb")) for table, path in paths.items()}
         for table, source in self._sources.items():
             self._write(table, source.bom + source.encode("[\n" if source.format == "json" else _line(source.header)))
@@ -2261,7 +2311,8 @@ class Rejects:
     @staticmethod
     def paths_of(directory: str, sources: Sequence[Source]) -> dict[str, str]:
         """Return the file of each table's refused records."""
-        return {source.schema.table: os.path.join(directory, f"{source.schema.table}.{source.format}") for source in sources}
+        return {source.schema.table: os.path.join(directory, f"{source.schema.table}.{source.format}")
+                for source in sources}
 
     def add(self, entries: Iterable[Entry], batch: Batch) -> None:
         """Add the rejected ones of a batch's records."""
@@ -2273,8 +2324,8 @@ class Rejects:
             text = (",\n" if count > 1 else "") + entry.raw if source.format == "json" else _line(entry.raw)
             self._write(table, source.encode(text))
             for problem in entry.problems:
-                line = {"model": table, "source": source.origin.name, source.origin.unit: entry.place, "id": id_of(entry),
-                        "field": problem.field, "code": problem.code, "message": problem.message}
+                line = {"model": table, "source": source.origin.name, source.origin.unit: entry.place,
+                        "id": id_of(entry), "field": problem.field, "code": problem.code, "message": problem.message}
                 self._write(None, json_line(line).encode())
 
     def _write(self, table: str | None, text: bytes) -> None:
@@ -2303,8 +2354,8 @@ def _line(text: str) -> str:
 
 TRACE_EVENTS_MAX = 200_000          # some 30 MB; what comes after is counted and left out
 # The levels of the log, as `logging` numbers them: whatever else happens is told for debugging.
-LEVELS = {"ends": 10, INSERTED: 10, UNCHANGED: 10, REJECTED: 20, "totals": 20, "another writer": 20, "locked": 30, "lock taken": 30,
-          "no thread": 30, "no index": 30, "fails": 40, FAILED: 40, "database failed": 40}
+LEVELS = {"ends": 10, INSERTED: 10, UNCHANGED: 10, REJECTED: 20, "totals": 20, "another writer": 20, "locked": 30,
+          "lock taken": 30, "no thread": 30, "no index": 30, "fails": 40, FAILED: 40, "database failed": 40}
 
 
 class Watch:
@@ -2356,14 +2407,17 @@ class Watch:
     def count(self, database: str, waiting: Mapping[int, Batch]) -> None:
         """Tell how many records wait for a database's worker."""
         if self._trace:
-            self._add("C", "waiting", database, self._now(), args={"records": sum(batch.size for batch in waiting.values())})
+            records = sum(batch.size for batch in waiting.values())
+            self._add("C", "waiting", database, self._now(), args={"records": records})
 
     def settled(self, batches: Sequence[Batch]) -> None:
         """Remember when single records were settled, for the arrows to those that waited for them."""
         if self._trace:
             for batch in batches:
-                if batch.failure is None and batch.size == len(batch.places) == 1 and len(self._settled_at) < TRACE_EVENTS_MAX:
-                    self._settled_at[batch.schema.table, batch.columns[0][0]] = (self._now(), batch.schema.database, batch.name)
+                is_single = batch.size == len(batch.places) == 1
+                if batch.failure is None and is_single and len(self._settled_at) < TRACE_EVENTS_MAX:
+                    end = (self._now(), batch.schema.database, batch.name)
+                    self._settled_at[batch.schema.table, batch.columns[0][0]] = end
 
     def arrows(self, table: str, ids: Iterable[int], batch: Batch) -> None:
         """Draw an arrow from each of the records waited for to the batch that waited."""
@@ -2381,9 +2435,11 @@ class Watch:
         if not self._log:
             return
         for entry in entries_of(batch, everything=True):
-            reasons = "; ".join(f"{problem.message} [{problem.code}]" for problem in entry.problems) or entry.reason or ""
+            reasons = "; ".join(f"{problem.message} [{problem.code}]" for problem in entry.problems)
+            reasons = reasons or entry.reason or ""
             id_ = id_of(entry)
-            words = [f"{batch.schema.table} id={id_ if isinstance(id_, int) else json.dumps(id_)}", batch.origin.place(entry.place),
+            shown = id_ if isinstance(id_, int) else json.dumps(id_)
+            words = [f"{batch.schema.table} id={shown}", batch.origin.place(entry.place),
                      entry.verdict + (reasons and f": {reasons}")]
             if batch.thread:
                 words.append(f"thread={batch.thread.name} transaction={batch.transaction}")
@@ -2400,7 +2456,8 @@ class Watch:
             level = LEVELS.get(event, LEVELS["fails" if event.endswith(" fails") else "ends"])
             self._log.log(level, "%s%s", event, words and f" {words}", extra={"database": database})
 
-    def _add(self, kind: str, name: str, database: str, moment: float, thread: str | None = None, **more: object) -> None:
+    def _add(self, kind: str, name: str, database: str, moment: float, thread: str | None = None,
+             **more: object) -> None:
         if not self._trace:
             return
         if len(self._events) >= TRACE_EVENTS_MAX:
@@ -2424,12 +2481,15 @@ class Watch:
 
     def _write_trace(self) -> Iterator[str]:
         if self._left_out and self._events:
-            self._events.append({**self._events[-1], "ph": "i", "s": "g", "name": f"cut here: {self._left_out:,} more events are left out"})
+            name = f"cut here: {self._left_out:,} more events are left out"
+            self._events.append({**self._events[-1], "ph": "i", "s": "g", "name": name})
         if self._left_out:
             yield f"the timeline leaves out {self._left_out:,} events after the first {TRACE_EVENTS_MAX:,}"
         names = [("process_name", process, 0, database) for database, process in self._processes.items()]
-        names += [("thread_name", self._processes[database], row, thread) for (database, thread), row in self._threads.items()]
-        events = [{"ph": "M", "name": kind, "pid": process, "tid": row, "args": {"name": name}} for kind, process, row, name in names]
+        names += [("thread_name", self._processes[database], row, thread)
+                  for (database, thread), row in self._threads.items()]
+        events = [{"ph": "M", "name": kind, "pid": process, "tid": row, "args": {"name": name}}
+                  for kind, process, row, name in names]
         try:
             with self._trace:
                 text = ",\n".join(json.dumps(event) for event in itertools.chain(events, self._events))
@@ -2445,8 +2505,12 @@ def open_log(path: str) -> logging.Logger:
     """Return a logger to a file, `-` for standard error: time (RFC 3339, UTC), level, thread, database, event."""
     import logging                          # only here: it takes a tenth of the start
     logger = logging.Logger("distributed_inserts")
-    handler = logging.StreamHandler() if path == "-" else logging.FileHandler(path, "w", encoding="utf-8", errors="backslashreplace")
-    form = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(threadName)s %(database)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    if path == "-":
+        handler = logging.StreamHandler()
+    else:
+        handler = logging.FileHandler(path, "w", encoding="utf-8", errors="backslashreplace")
+    form = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(threadName)s %(database)s %(message)s",
+                             "%Y-%m-%dT%H:%M:%S")
     form.converter = time.gmtime
     handler.setFormatter(form)
     logger.addHandler(handler)
@@ -2458,7 +2522,8 @@ class Progress:
     """A line on standard error, redrawn in place: only on a terminal, at most every PROGRESS_S."""
 
     def __init__(self, quiet: bool) -> None:
-        self._stream = sys.stderr if sys.stderr and sys.stderr.isatty() and not quiet and os.environ.get("TERM") != "dumb" else None
+        is_seen = sys.stderr and sys.stderr.isatty() and not quiet and os.environ.get("TERM") != "dumb"
+        self._stream = sys.stderr if is_seen else None
         self._begin = self._last = time.monotonic()
         self._shows_blocks = can_show("█░", self._stream)
         self._drawn = False
@@ -2495,7 +2560,10 @@ class Progress:
             self._draw(None, [])
 
     def _draw(self, share: float | None, words: list[str]) -> None:
-        """Draw the words in place, with a bar in what room is left of the terminal's width; without the last ones if there is none."""
+        """Draw the words in place, with a bar in what room is left of the terminal's width.
+
+        The last words are left out if there is no room for them.
+        """
         with contextlib.suppress(OSError, ValueError):
             room = (os.get_terminal_size(self._stream.fileno()).columns or 80) - 1
             while words and len("  ".join(words)) > room:
@@ -2562,7 +2630,8 @@ def stored_origin(schema: Schema) -> Origin:
     return Origin(schema.database, "id")
 
 
-def verify(schemas: Sequence[Schema], directory: str, interrupts: Interrupts, report: Report, watch: Watch) -> list[str]:
+def verify(schemas: Sequence[Schema], directory: str, interrupts: Interrupts, report: Report,
+           watch: Watch) -> list[str]:
     """Check every stored record as if it were read from a file; report what breaks a rule, return what failed.
 
     An interrupt ends it early.
@@ -2589,7 +2658,8 @@ def verify(schemas: Sequence[Schema], directory: str, interrupts: Interrupts, re
     return list(failures.values())
 
 
-def _stored_batches(schema: Schema, table: Table, parents: Mapping[str, Table | None], failures: Mapping[str, str]) -> Iterator[Batch]:
+def _stored_batches(schema: Schema, table: Table, parents: Mapping[str, Table | None],
+                    failures: Mapping[str, str]) -> Iterator[Batch]:
     """Yield all stored records with their problems; those with none have the verdict `unchanged`.
 
     `parents` are the tables that they may refer to, `failures` say why one of those could not be read.
@@ -2610,7 +2680,8 @@ def _stored_batches(schema: Schema, table: Table, parents: Mapping[str, Table | 
         for position, column in enumerate(schema.fields):
             for row, (text, stored) in enumerate(zip(texts[position], batch.columns[position])):
                 if column.kind in (Kind.TEXT, Kind.EMAIL) and stored not in (None, text):
-                    batch.problems.setdefault(row, []).append(Problem(column.name, "bad_text", text, "; or white space around it"))
+                    batch.problems.setdefault(row, []).append(
+                        Problem(column.name, "bad_text", text, "; or white space around it"))
         for position, column in schema.references:
             values, parent = batch.columns[position], parents.get(column.references)
             if column.references in failures:
@@ -2712,7 +2783,8 @@ class Parser(argparse.ArgumentParser):
 class Once(argparse.Action):
     """Stores a value, but not a second one over it."""
 
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: str, option_string: str) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: str,
+                 option_string: str) -> None:
         """Raise argparse.ArgumentError the second time."""
         if getattr(namespace, self.dest) is not None:
             raise argparse.ArgumentError(self, "given twice; load one file after the other")
@@ -2729,26 +2801,33 @@ def build_parser(schemas: Sequence[Schema]) -> argparse.ArgumentParser:
         epilog=f"models:\n{models}\n\n{EXAMPLES}\n{EXIT_STATUSES}",
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     for schema in schemas:
-        parser.add_argument(f"--{schema.table}", metavar="FILE", type=_path, action=Once, help=f"{schema.table} to load: .csv, .tsv, .json (an array)"
-                            " or .jsonl by its suffix, - for standard input")
+        parser.add_argument(
+            f"--{schema.table}", metavar="FILE", type=_path, action=Once,
+            help=f"{schema.table} to load: .csv, .tsv, .json (an array) or .jsonl by its suffix, - for standard input")
     add = parser.add_argument
-    add("--input-format", choices=("csv", "tsv", "json", "jsonl"), help="of all files, whatever their suffixes (of -: csv)")
-    add("--db-dir", metavar="DIR", type=_path, default=".", help="where the databases live (default: the current folder; made if missing)")
+    add("--input-format", choices=("csv", "tsv", "json", "jsonl"),
+        help="of all files, whatever their suffixes (of -: csv)")
+    add("--db-dir", metavar="DIR", type=_path, default=".",
+        help="where the databases live (default: the current folder; made if missing)")
     add("-n", "--dry-run", action="store_true", help="check everything, write nothing into the databases")
     add("--verify", action="store_true", help="check the stored records: every rule, uniqueness, every reference")
-    add("--rejects", metavar="DIR", type=_path, help="write the refused records there, ready to be mended and loaded, and errors.jsonl")
+    add("--rejects", metavar="DIR", type=_path,
+        help="write the refused records there, ready to be mended and loaded, and errors.jsonl")
     add("--max-errors", metavar="N", type=lambda text: _whole(text, 0, 10**9 - 1),
         help="stop reading once more than N records were refused")
     add("--batch-size", metavar="N", type=lambda text: min(_whole(text, 1, 10**9 - 1), BATCH_RECORDS),
         help="records that a thread carries at most"
         f" (default: 1 for up to {SINGLE_MAX:,} records of a model, {BATCH_RECORDS:,} above)")
-    add("--busy-timeout", metavar="SECONDS", type=_seconds, default=30.0, help="how long to wait for a locked database (default: 30)")
-    add("--json", action="store_true", help="JSON Lines: a line per record and a summary line; with -q the summary alone")
+    add("--busy-timeout", metavar="SECONDS", type=_seconds, default=30.0,
+        help="how long to wait for a locked database (default: 30)")
+    add("--json", action="store_true",
+        help="JSON Lines: a line per record and a summary line; with -q the summary alone")
     volume = parser.add_mutually_exclusive_group()
     volume.add_argument("-v", "--verbose", action="store_true", help="list every record, however many")
     volume.add_argument("-q", "--quiet", action="store_true", help="print the summary only")
     add("--log-file", metavar="FILE", type=_path, help="write a detailed log, - for standard error")
-    add("--trace", metavar="FILE", type=_path, help="write a timeline of all threads and transactions, to be opened in Perfetto")
+    add("--trace", metavar="FILE", type=_path,
+        help="write a timeline of all threads and transactions, to be opened in Perfetto")
     add("--version", action="version",
         version=f"%(prog)s {__version__} (Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version})")
     return parser
@@ -2791,9 +2870,11 @@ def check_outputs(options: argparse.Namespace, sources: Sequence[Source]) -> Non
             taken[_identify(path)] = f"what {flag} writes"
 
 
-def next_steps(options: argparse.Namespace, report: Report, rejects: Rejects | None, cut: str | None, is_sample: bool) -> Iterator[str]:
+def next_steps(options: argparse.Namespace, report: Report, rejects: Rejects | None, cut: str | None,
+               is_sample: bool) -> Iterator[str]:
     """Yield what the user may want to know and do now."""
-    program = f"  {os.path.basename(sys.executable) or 'python'} {_shell_word(sys.argv[0] or 'distributed_inserts.py')} "
+    python, script = os.path.basename(sys.executable) or "python", sys.argv[0] or "distributed_inserts.py"
+    program = f"  {python} {_shell_word(script)} "
     folder = "" if options.db_dir == "." else f" --db-dir {_shell_word(options.db_dir)}"
     if cut:
         yield f"Not everything was read: {cut}.\nRun the same load again: what is stored already is found unchanged."
@@ -2805,8 +2886,10 @@ def next_steps(options: argparse.Namespace, report: Report, rejects: Rejects | N
         yield ("This was the built-in sample; its refusals show the checks. To load your own files:\n"
                f"{program}--users users.csv --products products.csv --orders orders.csv{folder}")
     if report.total(REJECTED) and rejects:
-        mended = " ".join(f"--{table} {_shell_word(path)}" for table, path in rejects.paths.items() if table in rejects.counts)
-        yield (f"Mend the refused records in {printable(options.rejects, 200, quote=False)} (errors.jsonl has the reasons),"
+        mended = " ".join(f"--{table} {_shell_word(path)}"
+                          for table, path in rejects.paths.items() if table in rejects.counts)
+        folder_name = printable(options.rejects, 200, quote=False)
+        yield (f"Mend the refused records in {folder_name} (errors.jsonl has the reasons),"
                f" then load them:\n{program}{mended}{folder}")
     elif report.total(REJECTED) and not is_sample:
         yield "To get the refused records back in files to mend and load, run it again with --rejects DIR."
@@ -2835,7 +2918,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(out.error)
         return 3 if out.error else ending.code
     has_files = any(getattr(options, schema.table) is not None for schema in SCHEMAS)
-    if options.verify and (has_files or options.dry_run or options.rejects or options.input_format or options.max_errors is not None):
+    loads = has_files or options.dry_run or options.rejects or options.input_format or options.max_errors is not None
+    if options.verify and loads:
         parser.error("--verify looks at what is stored: it takes no files and no flags that say how to load them")
     if options.input_format and not has_files:
         parser.error("--input-format is for files, and none is named")
@@ -2865,7 +2949,8 @@ def _load(options: argparse.Namespace, stack: contextlib.ExitStack) -> int:
         if folder is not None:
             os.makedirs(folder, exist_ok=True)
     watch = Watch(options.log_file, options.trace)
-    rejects = Rejects(options.rejects, sources) if options.rejects is not None else None     # last, as it empties earlier ones
+    # Last, as it empties earlier ones.
+    rejects = Rejects(options.rejects, sources) if options.rejects is not None else None
     out = Output(sys.stdout)
     origins = {source.schema: source.origin for source in sources}
     report = Report(origins, options, out, rejects, Progress(options.quiet or options.log_file == "-"))
@@ -2891,7 +2976,8 @@ def _load(options: argparse.Namespace, stack: contextlib.ExitStack) -> int:
     for source in sources:
         if source.extra:
             names = ", ".join(printable(name) for name in source.extra[:20])
-            _complain(f"{printable(source.origin.name, quote=False)}: ignored what is no field of {source.schema.table}: {names}")
+            source_name = printable(source.origin.name, quote=False)
+            _complain(f"{source_name}: ignored what is no field of {source.schema.table}: {names}")
     _complain(*loader.failures, loader.unreadable, out.error, rejects and rejects.error, *notices)
     return 3 if out.error else status
 
@@ -2901,7 +2987,8 @@ def _verify(options: argparse.Namespace) -> int:
         raise ValueError(f"{printable(options.db_dir, 200)}: none of the databases is there")
     check_outputs(options, ())
     out = Output(sys.stdout)
-    report = Report({schema: stored_origin(schema) for schema in SCHEMAS}, options, out, None, Progress(options.quiet or options.log_file == "-"))
+    origins = {schema: stored_origin(schema) for schema in SCHEMAS}
+    report = Report(origins, options, out, None, Progress(options.quiet or options.log_file == "-"))
     watch = Watch(options.log_file, options.trace)
     with Interrupts(Patience(options.busy_timeout, watch)) as interrupts:
         failures = verify(SCHEMAS, options.db_dir, interrupts, report, watch)
