@@ -2199,15 +2199,16 @@ class Report:
     def _lines(self, section: Section, entries: Iterable[Entry]) -> str:
         """Return a line per record and one per problem, the cells in columns, and a heading the first time."""
         shown = [(entry, [printable(cell, quote=False) for cell in entry.cells]) for entry in entries]
-        columns = itertools.zip_longest(section.schema.names, *(cells for _, cells in shown), fillvalue="")
+        rows = [cells for _, cells in shown if len(cells) > 1]      # what could not be read as a record has no columns
+        columns = itertools.zip_longest(section.schema.names, *rows, fillvalue="")
         pairs = itertools.zip_longest(columns, section.widths, fillvalue=0)
         widths = section.widths = [max(min(max(map(len, column)), 40), width) for column, width in pairs]
         lines = []
         if not section.titled and (shown or not self._options.verify):
             section.titled = True
             names = "  ".join(f"{name:{width}}" for name, width in zip(section.schema.names, widths))
-            heading = f"{section.schema.database} from {printable(section.origin.name, quote=False)}"
-            lines.append(self.out.paint(heading, "1"))
+            origin = "" if self._options.verify else f" from {printable(section.origin.name, quote=False)}"
+            lines.append(self.out.paint(section.schema.database + origin, "1"))
             lines.append(self.out.paint(f"\n    {'':{WORD_WIDTH}}  {names}".rstrip(), "2") + "\n")
         for entry, cells in shown:
             mark = f"{self.out.marks[entry.verdict]} {self._shown_words[entry.verdict]:{WORD_WIDTH}}"
