@@ -302,6 +302,8 @@ KEY_PLAIN_MAX = 1000                # characters of a unique text in which any m
 EMAIL_MAX = 254                     # RFC 5321, 4.5.3.1.3, without the angle brackets
 INTEGER = re.compile(r"-?[0-9]+")
 PLAIN_INTEGER = re.compile(r"[0-9]{1,18}")
+INT_TAKES_TOO = "+_ \t\n\r\v\f\x1c\x1d\x1e\x1f"     # in ASCII, beside the digits 0-9 and a minus
+ODD_MAX = 100                       # odd values in a column that are found one by one
 NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 UNSTORABLE = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 # White space, U+2800 and the code points that Unicode lists as Default_Ignorable_Code_Point.
@@ -350,12 +352,22 @@ def _as_texts(values: Sequence[object]) -> tuple[Sequence[str], str]:
 
 def _convert_whole(values: Sequence[object]) -> tuple[list, Sequence[int]]:
     texts, joined = _as_texts(values)
-    if not joined.isascii() or max(map(len, texts)) > 18:
-        texts = [text if PLAIN_INTEGER.fullmatch(text) else "0" for text in texts]
-    elif not all(texts) or not joined.encode().isdigit():       # ten times faster than str.isdigit()
-        texts = [text if text.isdigit() else "0" for text in texts]
-    numbers = list(map(int, texts))
-    return numbers, list(_positions(numbers, {0})) if 0 in numbers else ()
+    if len(joined) > 18 * len(texts) or not joined.isascii() or any(map(joined.__contains__, INT_TAKES_TOO)):
+        texts = [text if PLAIN_INTEGER.fullmatch(text) else "" for text in texts]
+    numbers: list[int] = []
+    odd: list[int] = []
+    left = iter(texts)
+    while len(numbers) < len(texts):
+        try:
+            numbers.extend(map(int, left))      # list.extend keeps what came before an error
+        except ValueError:
+            odd.append(len(numbers))
+            numbers.append(1)
+            if len(odd) == ODD_MAX:             # an error for each of the others would cost more than this
+                left = iter([text if text.isdigit() else "0" for text in left])
+    if min(numbers) < 1 or max(numbers) > WHOLE_MAX:
+        odd += [position for position, number in enumerate(numbers) if not 1 <= number <= WHOLE_MAX]
+    return numbers, odd
 
 
 def _positions(values: Iterable[object], wanted: Iterable[object]) -> Iterator[int]:
@@ -733,11 +745,13 @@ class Source:
         places, raws, rows, start = [], [], [], self._end_of_cell(lines)
         while start < len(lines):
             parsed, error, used = _parse_strictly(lines, start, self._delimiter, self._reach)
+            is_long = error is not None and "field limit" in error
+            if is_long:                     # where does its record end?
+                parsed, error, used = _parse_strictly(lines, start, self._delimiter, self._reach, LINE_MAX + len(CUT))
             begins = _first_lines(parsed, start, used - (error is not None))
-            texts = _texts(lines, begins)
-            raws += texts
+            raws += _texts(lines, begins)
             places += [number + begin for begin in begins[:-1]]
-            rows += map(_within_limit, parsed) if max(map(len, texts), default=0) > CELL_MAX else parsed
+            rows += map(_within_limit, parsed) if is_long else parsed
             is_open = error is not None and ("end of data" in error or "field limit" in error)
             at_last_line, at_first, start = start + used == len(lines), not parsed, begins[-1]
             if error is None:
@@ -770,7 +784,7 @@ class Source:
 
     def _closes_cell(self, line: str) -> bool:
         """Return whether a quote in a line ends the cell that the line begins in."""
-        error = _parse_strictly(['"' + line], 0, self._delimiter, 1)[1]
+        error = _parse_strictly(['"' + line], 0, self._delimiter, 1, LINE_MAX + len(CUT))[1]
         return "end of data" not in (error or "")
 
     def _end_of_cell(self, lines: list[str]) -> int:
@@ -809,17 +823,17 @@ class Source:
         return row
 
 
-def _parse_strictly(lines: list[str], start: int, delimiter: str,
-                    reach: int) -> tuple[list[list[str]], str | None, int]:
+def _parse_strictly(lines: list[str], start: int, delimiter: str, reach: int,
+                    limit: int = CELL_MAX) -> tuple[list[list[str]], str | None, int]:
     """Return the rows from the line at `start` to the first error, what it says, and how many lines were used.
 
-    No more than `reach` lines are looked at, and no more than LINE_MAX characters of a cell.
+    No more than `reach` lines are looked at, and a cell of more than `limit` characters is an error.
     """
     cursor = iter(lines)
     cursor.__setstate__(start)              # what unpickling does: a slice after every error would take quadratic time
     reader = csv.reader(itertools.islice(cursor, reach), strict=True, delimiter=delimiter)
     rows: list[list[str]] = []
-    previous = csv.field_size_limit(LINE_MAX + len(CUT))    # one for all readers
+    previous = csv.field_size_limit(limit)  # one for all readers
     try:
         rows.extend(reader)                 # list.extend keeps what came before an error
     except csv.Error as error:
