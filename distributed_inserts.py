@@ -1827,6 +1827,7 @@ class Stream:
     started: int = 0                                # batches with a thread
     records: int = 0                                # and the records in them
     on_the_way: deque[Batch] = field(default_factory=deque)         # those not yet reported, in order
+    in_flight: int = 0                              # the records in these
     held: Batch | None = None                       # a batch for which no thread could be started
     ended: bool = False
 
@@ -1835,13 +1836,20 @@ class Stream:
         self.held = None
         self.started += 1
         self.records += batch.size
+        self.in_flight += batch.size
         self.on_the_way.append(batch)
+
+    def ready(self) -> Iterator[Batch]:
+        """Yield the batches that can be reported now, in order."""
+        while self.on_the_way and self.on_the_way[0].is_done:
+            batch = self.on_the_way.popleft()
+            self.in_flight -= batch.size
+            yield batch
 
     @property
     def has_room(self) -> bool:
         """Whether one more batch may be on its way."""
-        return (not self.ended and len(self.on_the_way) < THREADS_MAX
-                and sum(batch.size for batch in self.on_the_way) < IN_FLIGHT_MAX)
+        return not self.ended and len(self.on_the_way) < THREADS_MAX and self.in_flight < IN_FLIGHT_MAX
 
 
 class Loader:
@@ -2004,9 +2012,7 @@ class Loader:
                 if len(self._ended) > THREADS_MAX:      # not at once: it may still be on its way out
                     self._ended.popleft().join()
                 batch.is_done = True
-                on_the_way = self._streams[batch.schema.table].on_the_way
-                while on_the_way and on_the_way[0].is_done:
-                    ready = on_the_way.popleft()
+                for ready in self._streams[batch.schema.table].ready():
                     self._report.add(ready)
                     self._watch.verdicts(ready)
         self._report.progress([stream.source for stream in self._streams.values()])
