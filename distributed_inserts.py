@@ -775,12 +775,14 @@ class Source:
         return _refuse_unreadable(Block(places, raws, rows)), lines[start:]
 
     def _is_one_cell(self, lines: list[str]) -> bool:
-        """Return whether the lines from an open quote on are a huge cell: none below the first is like a record."""
-        return self.header != "" and not lines[0].endswith(CUT) and not any(map(self._is_alike, lines[1:]))
+        """Return whether the lines from an open quote on are a huge cell: none below the first has several cells."""
+        has_cells = any(self._delimiter in line for line in lines[1:])
+        return self.header != "" and not lines[0].endswith(CUT) and not has_cells
 
-    def _is_alike(self, line: str) -> bool:
-        """Return whether a line looks like a record without quotes."""
-        return line.count(self._delimiter) == self.width - 1 and '"' not in line
+    def _is_record(self, line: str) -> bool:
+        """Return whether a line is a record by itself."""
+        rows, error, _ = _parse_strictly([line], 0, self._delimiter, 1)
+        return error is None and [len(row) for row in rows] == [self.width]
 
     def _closes_cell(self, line: str) -> bool:
         """Return whether a quote in a line ends the cell that the line begins in."""
@@ -790,7 +792,7 @@ class Source:
     def _end_of_cell(self, lines: list[str]) -> int:
         """Return how many lines to skip to get out of a huge cell, or to a record, 0 where the reading is in none."""
         for index, line in enumerate(lines if self._in_cell else ()):
-            if self._is_alike(line):        # so it was no cell after all
+            if self._delimiter in line and self._is_record(line):       # so it was no cell after all
                 self._in_cell = False
                 return index
             if line.endswith(CUT) or '"' in line and self._closes_cell(line):
@@ -1133,6 +1135,8 @@ def _is_there(path: str) -> bool:
     try:
         status = os.stat(path)
     except FileNotFoundError:
+        if os.path.islink(path):            # what it leads to may be on a disk that is not there now
+            raise OSError(errno.ENOENT, "unable to open: a link that leads nowhere") from None
         return False
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "unable to open what is no regular file")
@@ -1204,6 +1208,7 @@ class Table:
             table = stack.enter_context(cls(schema, path, _connect_for_reading(path), patience))
             if not patience.insist(schema.database, table._check_shape):
                 return None
+            table._file = os.stat(path)
             stack.pop_all()                 # it stays open
         return table
 
@@ -1313,7 +1318,8 @@ class Table:
     def irregular_holders(self, column: Field) -> dict[str, int]:
         """Return the ids of all records with irregular texts by unique key."""
         sql = SELECT_IRREGULAR.format(table=self.schema.table, column=column.name)
-        return {unique_key(text): id_ for text, id_ in self._connection.execute(sql)}
+        with self._interruptible():
+            return {unique_key(text): id_ for text, id_ in self._connection.execute(sql)}
 
     @staticmethod
     def are_irregular(texts: Iterable[str]) -> bool:
@@ -1340,12 +1346,19 @@ class Table:
 
     def build_indexes(self) -> None:
         """Make the indexes for look-ups by unique key where they are missing; it takes a second per million records."""
-        # An interrupt breaks it off, with an error; 100,000 steps of SQLite's virtual machine take some milliseconds.
-        self._connection.set_progress_handler(lambda: self._patience.hurry_from is not None, 100_000)
-        for _, column in self.schema.unique:
-            for sql in (CREATE_KEY_INDEX, CREATE_IRREGULAR_INDEX):
-                self._connection.execute(sql.format(table=self.schema.table, column=column.name))
-        self._connection.set_progress_handler(None, 0)
+        with self._interruptible():
+            for _, column in self.schema.unique:
+                for sql in (CREATE_KEY_INDEX, CREATE_IRREGULAR_INDEX):
+                    self._connection.execute(sql.format(table=self.schema.table, column=column.name))
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Let an interrupt break off, with an error, what takes long: 10,000 steps of SQLite take some milliseconds."""
+        self._connection.set_progress_handler(lambda: self._patience.hurry_from is not None, 10_000)
+        try:
+            yield
+        finally:
+            self._connection.set_progress_handler(None, 0)
 
     def scan(self, size: int) -> Iterator[list[tuple]]:
         """Yield all stored records by id, `size` rows at a time; text that is not UTF-8 holds lone surrogates."""
@@ -1789,16 +1802,24 @@ class Ledger:
                 try:
                     if self._table is None:
                         self._table = self._open_table()
-                    return self._table.find_ids(ids) if self._table else set()
+                    found = self._table.find_ids(ids) if self._table else set()
+                    self._check_table()
+                    return found
                 except STORAGE_ERRORS as error:
                     self.failure = _describe(self._schema, error)
             return set()
 
+    def _check_table(self) -> None:
+        if self._table:
+            self._table.check_file()
+
     def release(self) -> None:
-        """Close the connection."""
-        with self._reading:
-            if self._table:
-                self._table.close()
+        """Close the connection; fail if the database is no longer where it was."""
+        with self._reading, contextlib.closing(self._table) if self._table else contextlib.nullcontext():
+            try:
+                self._check_table()
+            except STORAGE_ERRORS as error:
+                self.failure = self.failure or _describe(self._schema, error)
 
 
 def batches_of(source: Source, size: int | None) -> Iterator[Block]:
@@ -1979,7 +2000,8 @@ class Loader:
         awaited = ledger.awaited(values) if self._watch.active else ()
         names = ", ".join(f"{column.references} {id_}" for id_ in sorted(awaited)[:5])
         names += f" and {len(awaited) - 5:,} more" if len(awaited) > 5 else ""
-        with self._watch.span("wait for references", batch.schema.database, to=names) if awaited else NOTHING:
+        name, details = ("wait for references", {"to": names}) if awaited else ("look up references", {})
+        with self._watch.span(name, batch.schema.database, **details):
             absent, doubt = ledger.missing(values)
             self._watch.arrows(column.references, awaited, batch)
         for row in _positions(values, absent):
@@ -2659,16 +2681,24 @@ def verify(schemas: Sequence[Schema], directory: str, interrupts: Interrupts, re
     """
     failures: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
-        tables: dict[str, Table | None] = {}
+        tables: dict[str, Table] = {}
+
+        def find_table(name: str) -> Table | None:
+            """Return a table, opened for reading, None where there is none or none that can be read."""
+            if name not in tables and name not in failures:         # a load may make it while this one looks
+                schema = next(schema for schema in schemas if schema.table == name)
+                if table := Table.for_reading(schema, directory, interrupts.patience):
+                    tables[name] = stack.enter_context(table)
+            return tables.get(name)
+
         for schema in schemas:
             if interrupts.number is not None:
                 break
             try:
-                table = tables[schema.table] = Table.for_reading(schema, directory, interrupts.patience)
+                table = find_table(schema.table)
                 if table is not None:
-                    stack.enter_context(table)
                     with watch.span("verify", schema.database):
-                        for batch in _stored_batches(schema, table, tables, failures):
+                        for batch in _stored_batches(schema, table, find_table, failures):
                             report.add(batch)
                             watch.verdicts(batch)
                             if interrupts.number is not None:
@@ -2679,11 +2709,11 @@ def verify(schemas: Sequence[Schema], directory: str, interrupts: Interrupts, re
     return list(failures.values())
 
 
-def _stored_batches(schema: Schema, table: Table, parents: Mapping[str, Table | None],
+def _stored_batches(schema: Schema, table: Table, find_parent: Callable[[str], Table | None],
                     failures: Mapping[str, str]) -> Iterator[Batch]:
     """Yield all stored records with their problems; those with none have the verdict `unchanged`.
 
-    `parents` are the tables that they may refer to, `failures` say why one of those could not be read.
+    `find_parent` returns a table that they refer to, `failures` say why one of those could not be read.
     """
     holders: dict[int, dict[int, int]] = {position: {} for position, _ in schema.unique}
     for rows in table.scan(BATCH_RECORDS):
@@ -2704,7 +2734,7 @@ def _stored_batches(schema: Schema, table: Table, parents: Mapping[str, Table | 
                     batch.problems.setdefault(row, []).append(
                         Problem(column.name, "bad_text", text, "; or white space around it"))
         for position, column in schema.references:
-            values, parent = batch.columns[position], parents.get(column.references)
+            values, parent = batch.columns[position], find_parent(column.references)
             if column.references in failures:
                 reason = f"{column.name} could not be looked up: {failures[column.references]}"
                 batch.unchecked.update((row, reason) for row, value in enumerate(values) if value is not None)
@@ -2879,7 +2909,7 @@ def check_outputs(options: argparse.Namespace, sources: Sequence[Source]) -> Non
     """Raise ValueError if a file to be written is an input, a database or another file to be written."""
     taken: dict[object, str] = {source.identity: f"an input, {printable(source.name)}" for source in sources}
     taken.update((_identify(os.path.join(options.db_dir, schema.database + suffix)), f"the database {schema.database}")
-                 for schema in SCHEMAS for suffix in ("", "-wal", "-shm"))
+                 for schema in SCHEMAS for suffix in ("", "-wal", "-shm", "-journal"))
     outputs = [(options.log_file, "--log-file"), (options.trace, "--trace")]
     if options.rejects:
         paths = (*Rejects.paths_of(options.rejects, sources).values(), os.path.join(options.rejects, "errors.jsonl"))
@@ -2988,7 +3018,8 @@ def _load(options: argparse.Namespace, stack: contextlib.ExitStack) -> int:
         if loader.unreadable:               # after the first records were stored it is no longer just a wrong input
             status = 3 if report.total(INSERTED) else 2
         status = 128 + interrupts.number if interrupts.number else status
-        report.summarize(status, next_steps(options, report, rejects, loader.cut, is_sample))
+        cut = loader.cut or ("the load was interrupted" if interrupts.number else None)
+        report.summarize(status, next_steps(options, report, rejects, cut, is_sample))
     for counts in report.totals().values():
         watch.note("totals", **counts)
     notices = watch.close()

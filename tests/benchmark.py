@@ -488,7 +488,7 @@ def print_parts(load: Load, args: Any, temp: str) -> None:
     processes = {event["pid"]: event["args"]["name"] for event in events if event["name"] == "process_name"}
     spans_s: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in events:
-        if event["ph"] == "X":
+        if event["ph"] == "X" and event["name"] != "thread":  # a thread is the sum of its parts and its waits
             spans_s[processes.get(event["pid"], str(event["pid"])), event["name"]].append(event["dur"] / 1e6)
     print(f"Parts of a traced load of {seconds:.3f} s, {load.rows:,} rows: {load}\n")
     print("| process | span | count | seconds | of wall time |\n|---|---|---:|---:|---:|")
@@ -498,6 +498,13 @@ def print_parts(load: Load, args: Any, temp: str) -> None:
 
 # ------------------------------------------------------------------------------------------------- Command line
 
+def positive(text: str) -> int:
+    """a whole number from 1; raises ValueError for anything else, which argparse turns into a message"""
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)
+
+
 def build_parser() -> Any:
     """The command line; its defaults are the bulk load that the README speaks of."""
     import argparse
@@ -505,15 +512,15 @@ def build_parser() -> Any:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--users", type=int, default=100_000, metavar="N")
-    add("--products", type=int, default=20_000, metavar="N")
-    add("--orders", type=int, default=200_000, metavar="N")
+    add("--users", type=positive, default=100_000, metavar="N")
+    add("--products", type=positive, default=20_000, metavar="N")
+    add("--orders", type=positive, default=200_000, metavar="N")
     add("--bad", type=float, default=0.01, metavar="SHARE", help="share of bad rows (default 0.01)")
     add("--emails", choices=("ordered", "random"), default="random", help="order of the addresses (default random)")
     add("--seed", type=int, default=1, metavar="N")
-    add("--runs", type=int, default=5, metavar="N", help="rounds (default 5)")
+    add("--runs", type=positive, default=5, metavar="N", help="rounds (default 5)")
     add("--peers", nargs="*", choices=PEERS, default=list(PEERS), help="default all")
-    add("--records", type=int, default=1000, metavar="N", help="--single: records a model (default 1000)")
+    add("--records", type=positive, default=1000, metavar="N", help="--single: records a model (default 1000)")
     add("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], metavar="N", help="--scaling: users")
     add("--program", default=PROGRAM, metavar="FILE", help="another copy of the program to measure")
     add("--dir", metavar="DIR", help="where to make the temporary folder")

@@ -612,7 +612,7 @@ def test_a_load_does_not_take_up_what_verify_finds_broken(here: Run, tmp_path: P
 
 @pytest.mark.parametrize("arguments", [
     ("--log-file", "users.csv"), ("--trace", "users.csv"), ("--trace", "./users.csv"), ("--log-file", "link.csv"), ("--rejects", "."), ("--log-file", "users.db"),
-    ("--trace", "orders.db"), ("--trace", "users.db-wal"), ("--log-file", "new.txt", "--trace", "new.txt"), ("--rejects", "new", "--trace", "new/errors.jsonl"),
+    ("--trace", "orders.db"), ("--trace", "users.db-wal"), ("--log-file", "users.db-journal"), ("--log-file", "new.txt", "--trace", "new.txt"), ("--rejects", "new", "--trace", "new/errors.jsonl"),
     ("--rejects", "new", "--log-file", "new/users.csv"), ("--db-dir", "new", "--trace", "new/products.db"), ("--verify", "--trace", "users.db"),
     ("--verify", "--log-file", "orders.db"), ("--dry-run", "--log-file", "products.db")], ids=" ".join)
 def test_nothing_that_is_written_overwrites_an_input_or_a_database(here: Run, tmp_path: Path, arguments: tuple[str, ...]) -> None:

@@ -396,11 +396,11 @@ def test_a_folder_in_the_place_of_a_database_fails_it_alone(tmp_path, load):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such files here")
 @pytest.mark.parametrize("arguments", [(), ("--dry-run",)], ids=["load", "dry run"])
-@pytest.mark.parametrize("kind", ["pipe", "device", "link to itself"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to itself", "link to nowhere"])
 def test_what_is_no_regular_file_fails_alone_and_at_once(tmp_path, load, kind, arguments):
     database = tmp_path / "users.db"
     {"pipe": lambda: os.mkfifo(database), "device": lambda: database.symlink_to("/dev/zero"),
-     "link to itself": lambda: database.symlink_to(database.name)}[kind]()
+     "link to itself": lambda: database.symlink_to(database.name), "link to nowhere": lambda: database.symlink_to("no/where")}[kind]()
     outcome = run_load(tmp_path, *load.arguments, *arguments)
     assert outcome.status == 3 and "users.db" in outcome.error
     assert outcome.verdicts("products") == load.verdicts["products"]
@@ -430,6 +430,25 @@ def leave_and_delete(worker, table):
         os.unlink(table.path)
 program.InsertWorker._leave = leave_and_delete
 """
+
+
+DELETE_AFTER_THE_FIRST_LOOK_UP = """
+import os
+find_ids = program.Table.find_ids
+def find_and_delete(table, ids):
+    found = find_ids(table, ids)
+    if os.path.exists(table.path):
+        os.unlink(table.path)
+    return found
+program.Table.find_ids = find_and_delete
+"""
+
+
+def test_a_parent_database_deleted_while_it_is_looked_into_lets_no_child_in(tmp_path, load):
+    run_load(tmp_path, *load.arguments[:4])
+    outcome = run_load(tmp_path, *load.arguments[4:], patch=DELETE_AFTER_THE_FIRST_LOOK_UP)
+    assert outcome.status == 3 and ".db: " in outcome.error
+    assert outcome.summary["orders"]["inserted"] == 0
 
 
 def test_a_database_deleted_after_its_last_commit_is_told(tmp_path, load):

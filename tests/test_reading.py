@@ -275,7 +275,8 @@ def test_an_open_quote_above_many_records_costs_itself_alone(load: Load) -> None
     "".join(f"{number},Ann,a{number}@b.c\n\n" for number in range(25_000)),                       # as after a copy that doubled the line ends
     "".join(f"{number},Ann,a{number}@b.c,\n" for number in range(6000)) + "".join(map(user, range(9000))),
     "".join(f"{number},Ann\n" for number in range(15_000)) + "".join(map(user, range(500))),
-], ids=["blank lines", "a comma too many", "a cell too few"])
+    "".join(f"{number},Ann,a{number}@b.c,\n" for number in range(12_000)) + '1,"Ann",a@b.c\n'.replace('"', "") * 9,
+], ids=["blank lines", "a comma too many", "a cell too few", "many with a comma too many"])
 def test_an_open_quote_above_odd_lines_hides_no_sound_record(tmp_path: Path, below: str) -> None:
     rows = [row for _, _, row in read(tmp_path / "users.csv", HEAD + '1,"Ann,a@b.c\n' + below)]
     assert [row for row in rows if type(row) is list and len(row) == 3] == [line.split(",") for line in below.split("\n") if line.count(",") == 2]
