@@ -768,8 +768,9 @@ class Source:
             rows.append(Problem(None, "malformed", detail=f"not a {self.format.upper()} record: {reason}"))
             start += 1
             if is_open:
+                is_followed = self._reach == RECORD_LINES_MAX       # else it is too early to call it a cell
                 self._reach = max(self._reach // 2, REACH_MIN)
-                if not at_end and self._is_one_cell(lines[start - 1:start + used]):
+                if is_followed and not at_end and self._is_one_cell(lines[start - 1:start - 1 + used]):
                     self._in_cell = True
                     start += self._end_of_cell(lines[start:])
         return _refuse_unreadable(Block(places, raws, rows)), lines[start:]
@@ -1802,22 +1803,23 @@ class Ledger:
                 try:
                     if self._table is None:
                         self._table = self._open_table()
-                    found = self._table.find_ids(ids) if self._table else set()
-                    self._check_table()
+                    if self._table is None:
+                        return set()
+                    found = self._table.find_ids(ids)
+                    self._table.check_file()
                     return found
                 except STORAGE_ERRORS as error:
                     self.failure = _describe(self._schema, error)
             return set()
 
-    def _check_table(self) -> None:
-        if self._table:
-            self._table.check_file()
-
     def release(self) -> None:
         """Close the connection; fail if the database is no longer where it was."""
-        with self._reading, contextlib.closing(self._table) if self._table else contextlib.nullcontext():
+        with self._reading:
+            if self._table is None:
+                return
             try:
-                self._check_table()
+                with self._table:
+                    self._table.check_file()
             except STORAGE_ERRORS as error:
                 self.failure = self.failure or _describe(self._schema, error)
 
@@ -2729,10 +2731,12 @@ def _stored_batches(schema: Schema, table: Table, find_parent: Callable[[str], T
                     batch.problems.setdefault(row, []).append(
                         Problem(column.name, "not_unique", batch.columns[position][row], f"{schema.record} {holder}"))
         for position, column in enumerate(schema.fields):
-            for row, (text, stored) in enumerate(zip(texts[position], batch.columns[position])):
-                if column.kind in (Kind.TEXT, Kind.EMAIL) and stored not in (None, text):
+            if column.kind not in (Kind.TEXT, Kind.EMAIL):
+                continue
+            for row, (text, sound) in enumerate(zip(texts[position], batch.columns[position])):
+                if sound not in (None, text):
                     batch.problems.setdefault(row, []).append(
-                        Problem(column.name, "bad_text", text, "; or white space around it"))
+                        Problem(column.name, "bad_text", text, ", or begins or ends with white space"))
         for position, column in schema.references:
             values, parent = batch.columns[position], find_parent(column.references)
             if column.references in failures:
@@ -2754,7 +2758,7 @@ exit status:
   0        every record is stored (the sample's refusals do not count)
   1        some records were rejected, or --verify found a broken rule
   2        wrong usage or unreadable input; nothing was written
-  3        a database failed: some records have the verdict failed
+  3        a database failed: some records have the verdict failed; or an input or output did after the first record
   130, 143 interrupted by Ctrl-C or SIGTERM; what was reported as stored is stored"""
 EXAMPLES = """\
 examples:
@@ -2767,7 +2771,7 @@ examples:
 
 
 class Interrupts:
-    """SIGINT and SIGTERM while a load runs: the first one ends the reading, a second one the process."""
+    """SIGINT and SIGTERM while a load or --verify runs: the first one ends the reading, a second one the process."""
 
     def __init__(self, patience: Patience) -> None:
         self.patience = patience
@@ -2928,7 +2932,7 @@ def next_steps(options: argparse.Namespace, report: Report, rejects: Rejects | N
     program = f"  {python} {_shell_word(script)} "
     folder = "" if options.db_dir == "." else f" --db-dir {_shell_word(options.db_dir)}"
     if cut:
-        yield f"Not everything was read: {cut}.\nRun the same load again: what is stored already is found unchanged."
+        yield f"This is not all: {cut}.\nRun the same load again: what is stored already is found unchanged."
     elif report.total(FAILED):
         yield "Mend the cause of the failure and run the same load again: what is stored already is found unchanged."
     if options.dry_run:

@@ -282,6 +282,12 @@ def test_an_open_quote_above_odd_lines_hides_no_sound_record(tmp_path: Path, bel
     assert [row for row in rows if type(row) is list and len(row) == 3] == [line.split(",") for line in below.split("\n") if line.count(",") == 2]
 
 
+def test_what_lies_below_many_open_quotes_is_counted_line_by_line(tmp_path: Path) -> None:
+    text = '1,x","y\n' * program.RECORD_LINES_MAX * 2 + "no record\n" * 20 + user(1)
+    found = [row for _, _, row in read(tmp_path / "users.csv", HEAD + text)]
+    assert len(found) == program.RECORD_LINES_MAX * 2 + 20 + 1 and found[-1] == ["1", "Ann", "user1@example.com"]
+
+
 def test_a_huge_cell_that_is_never_closed_ends_the_file(load: Load) -> None:
     assert load(HEAD + user(1) + f'2,"{HUGE_CELL}') == {2: GOOD, 3: "malformed"}
 
