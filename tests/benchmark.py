@@ -1,177 +1,164 @@
 #!/usr/bin/env python3
-"""Measure distributed_inserts.py side by side with other ways to load the same files.
+"""Measure distributed_inserts.py side by side with other ways to store the same records.
 
-    python tests/benchmark.py               # bulk load: the project and its peers
-    python tests/benchmark.py --single      # a thread per record, 1,000 records a model
-    python tests/benchmark.py --scaling     # 10k, 100k and 1M users
-    python tests/benchmark.py --parts       # where the time of one load goes, from --trace
-    python tests/benchmark.py --users 10000 --products 2000 --orders 20000 --peers plain pydantic
+    python tests/benchmark.py               # bulk load: the program on several inputs, and its peers
+    python tests/benchmark.py --scaling     # 32,000, 320,000 and 3,200,000 rows
+    python tests/benchmark.py --single      # a thread per record, 1,000 records a model; and the bare run
+    python tests/benchmark.py --program     # inserts of another program: 16 callers at once, and one alone
+    python tests/benchmark.py --postgres    # bulk load into a PostgreSQL server that is started for it
+    python tests/benchmark.py --rows 3200 --rounds 3 --lines inserts executemany    # small, and only such lines
+    python tests/benchmark.py --single --other old/distributed_inserts.py           # another copy in the same rounds
 
-Python alone is enough; a peer that is not installed is left out with a line. To have them all:
+The README quotes every line: seconds, peak MiB and multiples, of the bare run the difference. Python alone is enough:
+a peer that is not installed is left out with a line. To have them all (the shell of SQLite from 3.32):
 
-    python -m pip install sqlite-utils pydantic django      # and the system's sqlite3 shell, 3.32 or later
+    python -m pip install django pydantic sqlite-utils "psycopg[binary]" && apt-get install sqlite3 postgresql
 
-Every candidate loads the very same seeded CSV files as a whole process (start of the interpreter included), in turn
-(A B C A B C ...), into a fresh folder each time. Seconds are medians; ratios are taken within each round first, so that
-a machine that is busy for a while favours nobody. Put --dir on a disk: in memory (tmpfs) commits cost nothing.
-
-Bad rows are such as a loader without checks stores without a word: blank names, broken or repeated e-mails, repeated
-product names, prices that are no number or not positive, references to nobody or to a refused record, quantities of 0.
-What would stop such a loader (a wrong number of cells, a broken or repeated id) is for the tests, not for this file.
-Good orders refer to good records, so a bad row makes no other bad.
+Each line of a table is a whole process (start of the interpreter included; of --program the calls alone) that gets the
+same seeded files, in turn (A B C, A B C, ...), with fresh databases each time; what it stored is counted. Seconds are
+medians; multiples are taken within each round first, so that a machine that is busy for a while favours nobody. On a
+busy machine read the CPU: user + system of the process and its children (of --postgres without the server's). Peak MiB
+is the sum of the processes that run at once; none shows less than what this script takes itself, about 19. All takes
+place in TMPDIR, which should be on a disk: in memory commits cost nothing. For Linux and macOS.
 """
-
 from __future__ import annotations
 
-# Peers run inside this file (--as NAME): what one of them or the harness alone needs is imported where it is used, so
-# that no other pays for it.
+import csv
 import os
+import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Iterator
 
-OURS = "distributed_inserts.py"
-PROGRAM = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), OURS)
+if __name__ == "__main__":  # the peers, processes that import this file, should not pay for what it needs itself
+    import argparse
+    import json
+    import shlex
+    import shutil
+    import signal
+    import subprocess
+    import tempfile
+    from contextlib import closing
+    from glob import glob
 
-CREATE = {
-    "users": "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, email TEXT)",
-    "products": "CREATE TABLE products (id INTEGER PRIMARY KEY, name TEXT, price REAL)",
-    "orders": "CREATE TABLE orders (id INTEGER PRIMARY KEY, user_id INTEGER, product_id INTEGER, quantity INTEGER)",
-}
-FIELDS = {"users": ("id", "name", "email"), "products": ("id", "name", "price"),
-          "orders": ("id", "user_id", "product_id", "quantity")}
+PROGRAM = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "distributed_inserts.py")
+COLUMNS = {"users": "id INTEGER PRIMARY KEY, name TEXT, email TEXT",
+           "products": "id INTEGER PRIMARY KEY, name TEXT, price REAL",
+           "orders": "id INTEGER PRIMARY KEY, user_id INTEGER, product_id INTEGER, quantity INTEGER"}
+FIELDS = {model: [column.split()[0] for column in columns.split(", ")] for model, columns in COLUMNS.items()}
+CREATE = {model: f"CREATE TABLE {model} ({columns})" for model, columns in COLUMNS.items()}
+POSTGRES_CREATE = {model: CREATE[model].replace("INTEGER", "bigint").replace("REAL", "float8") for model in CREATE}
 INSERT = {model: f"INSERT INTO {model} VALUES ({','.join('?' * len(fields))})" for model, fields in FIELDS.items()}
-EMAIL_PATTERN = r"^[\w.!#$%&'*+/=?^`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$"
-
-MIB_BYTES = 1024 * 1024
-MAXRSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024  # getrusage(2) differs
-BUSY_TIMEOUT_S = 30.0
-DJANGO_CHUNK_ROWS = 1000
-THREADS_ALIVE = 32
-ERROR_TAIL_BYTES = 300
+CALLERS, THREADS_ALIVE, CHUNK_ROWS, TIMEOUT_S = 16, 32, 1000, 30.0
+MAXRSS_UNITS_PER_MIB = 1024 * (1024 if sys.platform == "darwin" else 1)  # getrusage(2) differs
 
 
 # ---------------------------------------------------------------------------------------------------- The files
+# Bad rows are such as a loader without checks stores without a word. Good orders refer to good records, so no bad row
+# makes another one bad, and it is known how many rows have to be stored.
 
-FIRST_NAMES = ("Alice", "Bob", "Chloé", "Dmitri", "Emeka", "Fatima", "Grace", "Jürgen", "Mei", "Noor")
-LAST_NAMES = ("Smith", "García", "Okafor", "Ivanova", "Nguyen", "Müller", "Kim", "Haddad", "O'Neil", "Silva")
-GOODS = ("Laptop", "Desk", "Café mug", "Monitor", "Lamp", "Keyboard", "Chair", "Cable, 2 m")
-
-REPEATED, REFUSED, NOBODY = "(an earlier row's)", "(a refused parent's)", "999999999999"
+NAMES = "Alice Smith", "Bob García", "Chloé Okafor", "Dmitri Ivanov", "Emeka Nguyen", "Jürgen Müller", "Mei O'Neil"
+GOODS = "Laptop", "Desk", "Café mug", "Monitor", "Lamp", "Keyboard", "Chair", "Cable, 2 m"
+REPEATED, REJECTED, NOBODY = "(an earlier row's)", "(a rejected parent's)", "999999999999"
 BAD_CELLS = {  # model: what a bad row has instead of a good cell, as (column, cell)
-    "users": ((1, ""), (1, "   "), (1, "Al\aice"), (2, ""), (2, "nobody"), (2, "a@b@example.com"),
-              (2, "a..b@example.com"), (2, "eve@localhost"), (2, REPEATED), (2, REPEATED)),
-    "products": ((1, ""), (1, REPEATED), (1, REPEATED), (2, "-5.00"), (2, "0"), (2, "12,50"), (2, "nan"), (2, "free")),
-    "orders": ((1, NOBODY), (1, REFUSED), (1, "1.0"), (1, ""), (2, NOBODY), (2, REFUSED), (2, "x7"),
-               (3, "0"), (3, "-1"), (3, "two")),
+    "users": ((1, ""), (1, "Al\aice"), (2, ""), (2, "nobody"), (2, "a..b@example.com"), (2, "a@b"), (2, REPEATED)),
+    "products": ((1, "  "), (1, REPEATED), (1, REPEATED), (2, "-5.00"), (2, "0"), (2, "12,50"), (2, "nan")),
+    "orders": ((1, NOBODY), (1, REJECTED), (1, "1.5"), (2, NOBODY), (2, REJECTED), (2, "x7"), (3, "0"), (3, "two")),
 }
-SCRAMBLE = 0x9E3779B97F4A7C15  # odd: multiplying by it modulo 2**64 gives no value twice
 
 
-class Load(NamedTuple):
-    """The size and the nature of one set of input files."""
-
-    users: int
-    products: int
-    orders: int
-    bad: float
-    emails: str
-    seed: int
-
-    @property
-    def rows(self) -> int:
-        """How many records the three files hold."""
-        return self.users + self.products + self.orders
+def unique_cell(model: str, number: int) -> str:
+    """A user's e-mail or a product's name, in random order: multiplying by an odd number gives no value twice."""
+    key = f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}"
+    return f"{key}@example.com" if model == "users" else f"{GOODS[number % len(GOODS)]} {key}"
 
 
-def make_rows(model: str, load: Load, rng: Any, ids: dict[tuple[str, bool], list[int]]) -> Iterator[list[str]]:
-    """The rows of a model's file; `ids` holds those of the good and of the bad ones of each model, and grows."""
-    good, bad = ids[model, True], ids[model, False]
-
-    def unique_cell(number: int) -> str:
-        key = f"{number * SCRAMBLE % 2**64:016x}"
-        if model == "users":
-            return f"{key if load.emails == 'random' else f'user{number:010}'}@example.com"
-        return f"{GOODS[number % len(GOODS)]} {key}"
-
-    for number in range(1, getattr(load, model) + 1):
-        if model == "users":
-            cells = (f"{rng.choice(FIRST_NAMES)} {rng.choice(LAST_NAMES)}", unique_cell(number))
-        elif model == "products":
-            cells = (unique_cell(number), f"{rng.uniform(1, 2000):.2f}")
-        else:
-            cells = (rng.choice(ids["users", True]), rng.choice(ids["products", True]), rng.randint(1, 9))
-        row = [str(number), *map(str, cells)]
-        is_good = not good or rng.random() >= load.bad
-        if not is_good:
-            column, cell = rng.choice(BAD_CELLS[model])
-            if cell == REPEATED:  # in capitals: uniqueness ignores case
-                cell = unique_cell(rng.choice(good)).upper()
-            elif cell == REFUSED:
-                cell = str(rng.choice(ids["users" if column == 1 else "products", False] or [NOBODY]))
-            row[column] = cell
-        (good if is_good else bad).append(number)
-        yield row
-
-
-def make_files(folder: str, *texts: str) -> None:
-    """Write users.csv, products.csv and orders.csv of a load, given as texts; the same load gives the same files."""
-    import csv
+def make_files(folder: str, bad_share: str, one_email: str, with_json: str, *counts: str) -> None:
+    """Write a .csv a model, if asked .jsonl and .json of the same records, and `good`: how many are (the first is)."""
+    import json
     import random
 
-    load = Load(*map(int, texts[:3]), float(texts[3]), texts[4], int(texts[5]))
-    rng, ids = random.Random(load.seed), {(model, good): [] for model in FIELDS for good in (True, False)}
-    for model, fields in FIELDS.items():
-        with open(os.path.join(folder, f"{model}.csv"), "w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerow(fields)
-            csv.writer(file).writerows(make_rows(model, load, rng, ids))
-            file.flush()
-            os.fsync(file.fileno())  # or writing the input would fall into somebody's measured time
+    rng, good, bad = random.Random(1), {model: [] for model in FIELDS}, {model: [] for model in FIELDS}
+
+    def make_rows(model: str, count: int) -> Iterator[list[str]]:
+        for number in range(1, count + 1):
+            if model == "users":
+                cells = [rng.choice(NAMES), unique_cell(model, 1 if one_email else number)]
+            elif model == "products":
+                cells = [unique_cell(model, number), f"{rng.uniform(1, 2000):.2f}"]
+            else:
+                cells = [str(rng.choice(good["users"])), str(rng.choice(good["products"])), str(rng.randint(1, 9))]
+            is_bad = number > 1 and rng.random() < float(bad_share)
+            if is_bad and not one_email:
+                column, cell = rng.choice(BAD_CELLS[model])
+                if cell == REPEATED:  # in capitals: uniqueness ignores case
+                    cell = unique_cell(model, rng.choice(good[model])).upper()
+                elif cell == REJECTED:
+                    cell = str(rng.choice(bad["users" if column == 1 else "products"] or [NOBODY]))
+                cells[column - 1] = cell
+            (bad if is_bad else good)[model].append(number)
+            yield [str(number), *cells]
+
+    def write(name: str, text: str) -> None:
+        with open(f"{folder}/{name}", "w", encoding="utf-8") as file:
+            file.write(text)
+
+    for model, count in zip(FIELDS, counts):
+        rows: Iterable[list[str]] = make_rows(model, int(count))
+        if with_json:  # what reads as a number becomes one
+            rows = list(rows)
+            texts = [json.dumps({field: json.loads(cell) if cell.replace(".", "", 1).isdigit() else cell
+                                 for field, cell in zip(FIELDS[model], row)}, ensure_ascii=False) for row in rows]
+            write(f"{model}.jsonl", "\n".join(texts) + "\n")
+            write(f"{model}.json", "[" + ",\n".join(texts) + "]\n")
+        with open(f"{folder}/{model}.csv", "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerow(FIELDS[model])
+            csv.writer(file).writerows(rows)
+    write("good", str(sum(map(len, good.values()))))
+    os.sync()  # or writing the input would fall into somebody's measured time
 
 
-# ---------------------------------------------------------------------- The peers, each in a process of its own
+# -------------------------------------------------- The peers, each in a process of its own, in an empty folder
 
 def read_rows(folder: str, model: str) -> Iterator[list[str]]:
-    """The rows of a model's file after its header."""
-    import csv
-
-    with open(os.path.join(folder, f"{model}.csv"), encoding="utf-8", newline="") as file:
-        reader = csv.reader(file)
-        next(reader)
-        yield from reader
+    """The rows of a model's CSV file after its header."""
+    with open(f"{folder}/{model}.csv", encoding="utf-8", newline="") as file:
+        rows = csv.reader(file)
+        next(rows)
+        yield from rows
 
 
-def make_tables(out: str) -> dict[str, Any]:
-    """Three open databases by model, each with its empty table."""
-    import sqlite3
-
-    databases = {model: sqlite3.connect(os.path.join(out, f"{model}.db")) for model in FIELDS}
-    for model, database in databases.items():
+def connect(model: str, mode: str = "") -> sqlite3.Connection:
+    """A connection that syncs its commits and waits for other writers; with a journal mode, it makes the table."""
+    database = sqlite3.connect(f"{model}.db", timeout=TIMEOUT_S)
+    database.execute("PRAGMA synchronous=FULL")
+    if mode:
+        database.execute(f"PRAGMA journal_mode={mode}")
         database.execute(CREATE[model])
-    return databases
+    return database
 
 
-def load_plain(folder: str, out: str) -> None:
+def load_plain(folder: str, read: Callable[[str, str], Iterator] = read_rows) -> None:
     """What a Python programmer writes first: csv, executemany, a transaction a database, no check."""
-    for model, database in make_tables(out).items():
-        with database:
-            database.executemany(INSERT[model], read_rows(folder, model))
+    for model in FIELDS:
+        with connect(model, "delete") as database:
+            database.executemany(INSERT[model], read(folder, model))
 
 
-def load_pydantic(folder: str, out: str) -> None:
-    """csv, a pydantic model a row, executemany of the valid ones; uniqueness and references unchecked."""
+def load_pydantic(folder: str) -> None:
+    """The same with a pydantic model a row, for the valid ones; uniqueness and references unchecked."""
     from typing import Annotated
 
     from pydantic import Field, PositiveInt, StringConstraints, ValidationError, create_model
 
-    name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-    email = Annotated[str, StringConstraints(max_length=254, pattern=EMAIL_PATTERN)]
-    price = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    types = {"users": (PositiveInt, name, email), "products": (PositiveInt, name, price), "orders": (PositiveInt,) * 4}
+    email = r"^[\w.!#$%&'*+/=?^`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$"
+    types = {"name": Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)],
+             "email": Annotated[str, StringConstraints(max_length=254, pattern=email)],
+             "price": Annotated[float, Field(gt=0, allow_inf_nan=False)]}
 
-    def valid_rows(model: str) -> Iterator[tuple[Any, ...]]:
-        record_type = create_model(model, **{f: (t, ...) for f, t in zip(FIELDS[model], types[model])})
+    def read_valid(folder: str, model: str) -> Iterator[tuple[object, ...]]:
+        record_type = create_model(model, **{field: (types.get(field, PositiveInt), ...) for field in FIELDS[model]})
         for row in read_rows(folder, model):
             try:
                 record = record_type.model_validate(dict(zip(FIELDS[model], row)))
@@ -179,386 +166,363 @@ def load_pydantic(folder: str, out: str) -> None:
                 continue
             yield tuple(record.__dict__.values())
 
-    for model, database in make_tables(out).items():
-        with database:
-            database.executemany(INSERT[model], valid_rows(model))
+    load_plain(folder, read_valid)
 
 
-def load_django(folder: str, out: str) -> None:
+def load_django(folder: str) -> None:
     """Django multi-database: clean_fields a row, bulk_create in chunks, a transaction a database."""
     from itertools import islice
 
     import django
     from django.conf import settings
 
-    databases = {model: {"ENGINE": "django.db.backends.sqlite3", "NAME": os.path.join(out, f"{model}.db")}
-                 for model in make_tables(out)}
-    settings.configure(DATABASES={"default": {}, **databases})
+    settings.configure(DATABASES={"default": {}, **{
+        model: {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{model}.db"} for model in FIELDS}})
     django.setup()
     from django.core.exceptions import ValidationError
-    from django.db import transaction
+    from django.core.validators import MinValueValidator
+    from django.db import models, transaction
 
-    for model, record_type in make_django_models().items():
-        rows = read_rows(folder, model)
+    def column(field: str) -> models.Field:
+        if field in ("name", "email"):
+            return models.EmailField() if field == "email" else models.CharField(max_length=1000)
+        if field == "price":
+            return models.FloatField(validators=[MinValueValidator(0.01)])
+        return models.IntegerField(primary_key=field == "id", validators=[MinValueValidator(1)])
+
+    def is_valid(record: models.Model) -> bool:
+        try:
+            record.clean_fields()
+        except ValidationError:
+            return False
+        return True
+
+    for model, fields in FIELDS.items():
+        connect(model, "delete").close()
+        meta = type("Meta", (), {"app_label": "benchmark", "db_table": model})
+        members = {"__module__": __name__, "Meta": meta, **{field: column(field) for field in fields}}
+        record_type, rows = type(model, (models.Model,), members), read_rows(folder, model)
         with transaction.atomic(using=model):
-            while chunk := list(islice(rows, DJANGO_CHUNK_ROWS)):
-                valid = []
-                for row in chunk:
-                    record = record_type(*row)
-                    try:
-                        record.clean_fields()
-                    except ValidationError:
-                        continue
-                    valid.append(record)
+            while chunk := list(islice(rows, CHUNK_ROWS)):
+                valid = [record for row in chunk if is_valid(record := record_type(*row))]
                 record_type.objects.using(model).bulk_create(valid)
 
 
-def make_django_models() -> dict[str, Any]:
-    """The three models as Django's classes; only after django.setup()."""
-    from django.core.validators import MinValueValidator
-    from django.db.models import CharField, EmailField, FloatField, IntegerField, Model
+def load_psycopg(folder: str, url: str) -> None:
+    """csv and executemany of psycopg, a transaction a database, no check."""
+    import psycopg
 
-    def number(field_type: Any, **options: Any) -> Any:
-        least = 0.01 if field_type is FloatField else 1
-        return field_type(validators=[MinValueValidator(least)], **options)
-
-    def model_type(model: str, *columns: Any) -> Any:  # Django orders columns as they were made: the key first
-        meta = type("Meta", (), {"app_label": "benchmark", "db_table": model})
-        return type(model, (Model,), {**dict(zip(FIELDS[model], columns)), "__module__": __name__, "Meta": meta})
-
-    return {
-        "users": model_type("users", number(IntegerField, primary_key=True), CharField(max_length=1000), EmailField()),
-        "products": model_type("products", number(IntegerField, primary_key=True), CharField(max_length=1000),
-                               number(FloatField)),
-        "orders": model_type("orders", number(IntegerField, primary_key=True), *(number(IntegerField) for _ in "123")),
-    }
+    for model in FIELDS:
+        with psycopg.connect(url.format(model=model)) as connection:
+            connection.execute(POSTGRES_CREATE[model])
+            connection.cursor().executemany(INSERT[model].replace("?", "%s"), read_rows(folder, model))
 
 
-def load_connections(folder: str, out: str) -> None:
-    """A thread, a connection and a durable commit of its own for each record, parents first; no check."""
-    import sqlite3
+def start_threads(folder: str, empty: str = "") -> None:
+    """A thread for each record, parents first, with a connection and a commit of its own, or with nothing to do."""
     import threading
 
     alive = threading.BoundedSemaphore(THREADS_ALIVE)
 
-    def insert(model: str, row: list[str]) -> None:
-        database = sqlite3.connect(os.path.join(out, f"{model}.db"), timeout=BUSY_TIMEOUT_S)
+    def work(model: str, row: list[str]) -> None:
         try:
-            database.execute("PRAGMA synchronous=FULL")
-            with database:
-                database.execute(INSERT[model], row)
+            if not empty:
+                with (database := connect(model)):
+                    database.execute(INSERT[model], row)
+                database.close()
         finally:
-            database.close()
             alive.release()
 
-    databases = make_tables(out)  # kept open: the last connection to close would checkpoint the WAL each time
-    for database in databases.values():
-        database.execute("PRAGMA journal_mode=WAL")
+    kept_open = [] if empty else [connect(model, "wal") for model in FIELDS]  # the last one to close would checkpoint
     for models in (("users", "products"), ("orders",)):
-        threads = []
-        for model in models:
-            for row in read_rows(folder, model):
-                alive.acquire()
-                threads.append(threading.Thread(target=insert, args=(model, row)))
-                threads[-1].start()
+        threads = [threading.Thread(target=work, args=(model, row))
+                   for model in models for row in read_rows(folder, model)]
         for thread in threads:
-            thread.join()
-
-
-def run_empty_threads(folder: str, out: str) -> None:
-    """Start and join a thread that does nothing for each row of the files; nothing is stored."""
-    import threading
-
-    count = sum(1 for model in FIELDS for _ in read_rows(folder, model))
-    for first in range(0, count, THREADS_ALIVE):
-        threads = [threading.Thread(target=int) for _ in range(min(THREADS_ALIVE, count - first))]
-        for thread in threads:
+            alive.acquire()
             thread.start()
         for thread in threads:
             thread.join()
+    kept_open.clear()
 
 
-ROLES: dict[str, Callable[..., None]] = {
-    "plain": load_plain, "pydantic": load_pydantic, "django": load_django,
-    "connections": load_connections, "threads": run_empty_threads, "files": make_files,
-}
+def time_calls(callers: str, calls: str, copy: str = "") -> None:
+    """Leave in `seconds` the wall and CPU time of calls, made by several threads, that return when a user is committed.
+
+    They go to `open_databases` of a copy of the program, or else to a connection a thread.
+    """
+    import importlib
+    import threading
+    from concurrent.futures import ThreadPoolExecutor
+
+    ready = threading.Barrier(int(callers) + 1, timeout=TIMEOUT_S)
+
+    def call(first: int) -> None:
+        database = None if copy else connect("users")
+        ready.wait()
+        for number in range(first, int(calls) + 1, int(callers)):
+            row = (number, NAMES[number % len(NAMES)], unique_cell("users", number))
+            if database is None:
+                place.insert("users", dict(zip(FIELDS["users"], row)))
+            else:
+                with database:
+                    database.execute(INSERT["users"], row)
+
+    sys.path.insert(0, os.path.dirname(copy))
+    program = importlib.import_module(os.path.basename(copy)[:-3]) if copy else None
+    with program.open_databases(".") if program else connect("users", "wal") as place:
+        with ThreadPoolExecutor(int(callers)) as pool:
+            pool.map(call, range(1, int(callers) + 1))
+            ready.wait()
+            started_s, started_cpu_s = time.perf_counter(), time.process_time()
+        times = time.perf_counter() - started_s, time.process_time() - started_cpu_s
+    with open("seconds", "w", encoding="utf-8") as file:
+        print(*times, file=file)
 
 
 # ---------------------------------------------------------------------------------------------------- Measuring
 
-Step = list[list[str]]  # commands that run at once
+# A line of a table: commands that run at once, the least and most rows that they have to leave, the labels of lines to
+# compare with, and commands that run before and are not measured.
+Line = namedtuple("Line", "label rows commands stored bases before", defaults=((0, 0), (), ()))
+Run = namedtuple("Run", "seconds cpu_s peak_mib stored", defaults=(0,))
 
 
-class Candidate(NamedTuple):
-    """One line of a table: how to run it, and the line it is compared with."""
+class Server:
+    """A PostgreSQL server of its own, on a Unix socket in its folder."""
 
-    label: str
-    rows: int
-    steps: Callable[[str], list[Step]]  # of the folder for the databases
-    base: str
-    statuses: tuple[int, ...] = (0,)
-    stores: bool = True
+    def __init__(self, home: str) -> None:
+        found = shutil.which("pg_ctl") or max(glob("/usr/lib/postgresql/*/bin/pg_ctl"), default="")
+        if not found:
+            sys.exit("PostgreSQL is not installed: pg_ctl is neither in PATH nor in /usr/lib/postgresql/*/bin")
+        self.home, self.binaries = home, os.path.dirname(os.path.realpath(found))
+        self.url = f"postgresql://postgres@{home.replace('/', '%2F')}/{{model}}"
+        os.mkdir(home)
+        if os.getuid() == 0:  # as whom PostgreSQL does not run
+            shutil.chown(home, "nobody")
+        self.control("initdb", "-o", "-U postgres -A trust -E UTF8 --locale=C --no-sync")
+        self.control("start", "-w", "-l", f"{home}/log", "-o", f"-k {home} -c listen_addresses=''")
 
+    def control(self, *arguments: str) -> None:
+        """Start or stop it."""
+        subprocess.run([f"{self.binaries}/pg_ctl", "-D", f"{self.home}/data", *arguments], check=True, cwd=self.home,
+                       stdout=subprocess.DEVNULL, user="nobody" if os.getuid() == 0 else None)
 
-class Run(NamedTuple):
-    """What one run took, and the rows it left in the databases."""
-
-    seconds: float
-    peak_mib: float
-    stored: int
-
-
-def wait_for(process: Any) -> float:
-    """Peak memory (MiB) of a process, once it has ended; 0 where the system does not tell (Windows)."""
-    if not hasattr(os, "wait4"):
-        process.wait()
-        return 0.0
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return usage.ru_maxrss * MAXRSS_UNIT_BYTES / MIB_BYTES
+    def psql(self, database: str, *statements: str) -> list[str]:
+        """The command that executes statements in a database."""
+        flags = [part for statement in ("SET client_min_messages = error", *statements) for part in ("-c", statement)]
+        return [f"{self.binaries}/psql", "-XAtq", "-v", "ON_ERROR_STOP=1", *flags, self.url.format(model=database)]
 
 
-def run_steps(steps: list[Step], statuses: tuple[int, ...] = (0,)) -> tuple[float, float]:
-    """Seconds and peak memory (MiB) of the steps, one after another; ValueError if a command fails."""
-    import subprocess
-    import tempfile
+def count_rows(folder: str, server: Server | None) -> int:
+    """How many rows a run has stored."""
+    if server:
+        commands = [server.psql(model, f"SELECT count(*) FROM {model}") for model in FIELDS]
+        return sum(int(subprocess.check_output(command)) for command in commands)
+    count = 0
+    for path in glob(f"{folder}/*.db"):
+        with closing(sqlite3.connect(path)) as database:
+            count += database.execute(f"SELECT count(*) FROM {os.path.basename(path)[:-3]}").fetchone()[0]
+    return count
 
-    with tempfile.TemporaryFile() as errors:
-        processes, peak_mib, started_s = [], 0.0, time.perf_counter()
-        for step in steps:
-            running = [subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors)
-                       for command in step]
-            peak_mib = max(peak_mib, sum([wait_for(process) for process in running]))
-            processes += running
-        seconds = time.perf_counter() - started_s
+
+def run_commands(commands: Iterable[list[str]], folder: str) -> Run:
+    """What commands took that ran at once; ValueError if one failed."""
+    with open(f"{folder}/errors", "w+", encoding="utf-8", errors="replace") as errors:
+        started_s = time.perf_counter()
+        processes = [subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                      stderr=errors) for command in commands]
+        usages = []
         for process in processes:
-            if process.returncode not in statuses:
-                errors.seek(max(0, errors.seek(0, os.SEEK_END) - ERROR_TAIL_BYTES))
-                message = errors.read().decode(errors="replace").strip()
-                raise ValueError(f"exit status {process.returncode}: {message}")
-    return seconds, peak_mib
+            _, process.returncode, usage = os.wait4(process.pid, 0)
+            usages.append(usage)
+        seconds = time.perf_counter() - started_s
+        errors.seek(0)
+        message = errors.read().strip()
+    if message and any(process.returncode for process in processes):  # rejected records give a status without a word
+        raise ValueError(message.splitlines()[-1])
+    return Run(seconds, sum(usage.ru_utime + usage.ru_stime for usage in usages),
+               sum(usage.ru_maxrss for usage in usages) / MAXRSS_UNITS_PER_MIB)
 
 
-def run_candidate(candidate: Candidate, out: str) -> Run:
-    """One run into a fresh folder, removed afterwards; ValueError if it fails or stores nothing."""
-    import shutil
-    import sqlite3
-    from contextlib import closing
-
-    os.mkdir(out)
-    seconds, peak_mib = run_steps(candidate.steps(out), candidate.statuses)
-    stored = 0
-    for model in FIELDS if candidate.stores else ():
-        with closing(sqlite3.connect(os.path.join(out, f"{model}.db"))) as database:
-            if not database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (model,)).fetchone():
-                raise ValueError(f"it made no table {model}")
-            stored += database.execute(f"SELECT count(*) FROM {model}").fetchone()[0]
-    shutil.rmtree(out, ignore_errors=True)
-    return Run(seconds, peak_mib, stored)
-
-
-def measure(candidates: list[Candidate], rounds: int, temp: str, ratio: str) -> None:
-    """Run the candidates in turn and print their table, `ratio` heading its last column; who fails gets a line."""
-    from statistics import median
-
-    runs: dict[str, list[Run]] = {candidate.label: [] for candidate in candidates}
-    for turn in range(1, rounds + 1):
-        for position, candidate in enumerate(candidates):
-            if candidate.label in runs:
-                try:
-                    run = run_candidate(candidate, os.path.join(temp, f"out-{turn}-{position}"))
-                except ValueError as error:
-                    print(f"{candidate.label} is left out: {error}\n")
-                    del runs[candidate.label]
-                else:
-                    runs[candidate.label].append(run)
-                    print(f"round {turn}/{rounds}  {run.seconds:8.3f} s  {candidate.label}", file=sys.stderr)
-    print(f"| | median s | min–max s | rows/s | peak MiB | rows stored | {ratio} |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
-    for label, rows, _, base, *_ in candidates:
-        if mine := runs.get(label):
-            seconds = [run.seconds for run in mine]
-            ratios = [run.seconds / other.seconds for run, other in zip(mine, runs.get(base, []))]
-            print(f"| {label} | {median(seconds):.3f} | {min(seconds):.3f}–{max(seconds):.3f}"
-                  f" | {rows / median(seconds):,.0f} | {median(run.peak_mib for run in mine):.0f}"
-                  f" | {mine[-1].stored:,} | {f'{median(ratios):.2f}' if ratios else '–'} |")
-    print("\nPeak MiB: of processes that run at once the sum; one smaller than this script shows as large as it.")
+def run_line(line: Line, args: argparse.Namespace) -> Run:
+    """What one run took and stored; ValueError if it failed or did not store what it should."""
+    folder = tempfile.mkdtemp(dir=args.temp)
+    if args.server:
+        statements = [f"{verb} {model}" for model in FIELDS for verb in ("DROP DATABASE IF EXISTS", "CREATE DATABASE")]
+        subprocess.run(args.server.psql("postgres", *statements), check=True)
+    run_commands(line.before, folder)
+    run = run_commands(line.commands, folder)
+    if os.path.exists(f"{folder}/seconds"):
+        with open(f"{folder}/seconds", encoding="utf-8") as file:
+            run = Run(*map(float, file.read().split()), run.peak_mib)
+    least, most = line.stored
+    stored = count_rows(folder, args.server) if most else 0
+    shutil.rmtree(folder)
+    if not least <= stored <= most:
+        raise ValueError(f"it stored {stored:,} rows, not {least:,} to {most:,}")
+    return run._replace(stored=stored)
 
 
-# ----------------------------------------------------------------------------------------- The four comparisons
+def measure(lines: list[Line], args: argparse.Namespace) -> int:
+    """Run the lines in turn, leaving out what fails, and print their table; 1 if the program itself failed."""
+    runs: dict[str, list[Run]] = {line.label: [] for line in lines}
+    for turn in range(args.rounds):
+        for line in (line for line in lines if line.label in runs):
+            try:
+                runs[line.label].append(run_line(line, args))
+                print(f"round {turn + 1} {runs[line.label][-1].seconds:9.3f} s  {line.label}", file=sys.stderr)
+            except (ValueError, OSError, sqlite3.Error, subprocess.SubprocessError) as error:
+                print(f"{line.label} is left out: {error}\n")
+                del runs[line.label]
+    from statistics import median  # not before: the peak of a child begins at the size of this process
 
-PEERS = {  # name: its label, and the module that has to be installed
-    "plain": ("csv + executemany, unvalidated", "sqlite3"),
-    "import": ("sqlite3 .import, three at once, unvalidated", ""),
-    "sqlite-utils": ("sqlite-utils insert, unvalidated", "sqlite_utils"),
-    "pydantic": ("csv + pydantic + executemany", "pydantic"),
-    "django": ("Django clean_fields + bulk_create", "django"),
-}
-
-
-def role_command(role: str, *arguments: str) -> list[str]:
-    """A command that runs one of ROLES in a process of its own."""
-    return [sys.executable, os.path.abspath(__file__), "--as", role, *arguments]
-
-
-def make_input(load: Load, temp: str) -> dict[str, str]:
-    """A load's files by model; made by another process, for a child's peak starts at its parent's size."""
-    folder = os.path.join(temp, f"input-{load.users}")
-    os.mkdir(folder)
-    run_steps([[role_command("files", folder, *map(str, load))]])
-    return {model: os.path.join(folder, f"{model}.csv") for model in FIELDS}
-
-
-def our_command(program: str, files: dict[str, str], out: str, *flags: str) -> list[str]:
-    """The project's own command line."""
-    inputs = [part for model, file in files.items() for part in (f"--{model}", file)]
-    return [sys.executable, program, *inputs, "--db-dir", out, "-q", *flags]
+    print("| | seconds | CPU s | rows/s | peak MiB | rows stored | time and CPU as multiples (difference) |")
+    print("|---|---:|---:|---:|---:|---:|---|")
+    for line in (line for line in lines if line.label in runs):
+        seconds, cpu_s, peak_mib, stored = map(median, zip(*runs[line.label]))
+        multiples = []
+        for base in filter(runs.get, (*line.bases, line.label + OTHER)):
+            pairs = list(zip(runs[line.label], runs[base]))
+            multiples.append(f"{median(run.seconds / other.seconds for run, other in pairs):.2f} and "
+                             f"{median(run.cpu_s / other.cpu_s for run, other in pairs):.2f} of {base} "
+                             f"({median(run.seconds - other.seconds for run, other in pairs):+.3f} s)")
+        print(f"| {line.label} | {seconds:.3f} | {cpu_s:.3f} | {line.rows / seconds:,.0f} | {peak_mib:.0f} "
+              f"| {stored:,.0f} | {'; '.join(multiples)} |")
+    return int(any(PROGRAM in str(line.commands) and line.label not in runs for line in lines))
 
 
-def our_candidate(program: str, files: dict[str, str], load: Load, *flags: str) -> Candidate:
-    """The project's line; exit status 1, some records rejected, is what it is for."""
-    label = " ".join((OURS, *flags))
-    return Candidate(label, load.rows, lambda out: [[our_command(program, files, out, *flags)]], label, (0, 1))
+# ------------------------------------------------------------------------------------- The comparisons, by mode
+
+OURS, OTHER, PLAIN = "`distributed_inserts.py`", ", the other copy", "`csv` + `executemany`, no checks"
 
 
-def peer_steps(name: str, files: dict[str, str], out: str) -> list[Step]:
-    """How a peer of that name loads the files."""
-    databases = {model: os.path.join(out, f"{model}.db") for model in files}
-    if name == "import":
-        return [[["sqlite3", databases[model], CREATE[model], f".import --csv --skip 1 '{file}' {model}"]
-                 for model, file in files.items()]]
-    if name == "sqlite-utils":
-        return [[[sys.executable, "-m", "sqlite_utils", "insert", databases[model], model, file, "--csv", "--pk", "id"]]
-                for model, file in files.items()]
-    return [[role_command(name, os.path.dirname(files["users"]), out)]]
+def role(name: str, *arguments: object) -> list[str]:
+    """The command that calls a function of this file; by import, so that nobody pays for compiling it."""
+    code = f"import sys; sys.path.insert(0, sys.argv[1]); import benchmark; benchmark.{name}(*sys.argv[2:])"
+    return [sys.executable, "-c", code, os.path.dirname(os.path.abspath(__file__)), *map(str, arguments)]
 
 
-def compare_peers(load: Load, args: Any, temp: str) -> None:
-    """bulk load beside the peers (the default)"""
-    import importlib.util
-    import shutil
+class Input:
+    """The files of so many rows, in a folder of their own; `shares` of users, products and orders, or of users only."""
 
-    print(f"{load.rows:,} rows: {load}; {args.runs} runs in turn\n")
-    files = make_input(load, temp)
-    candidates = [our_candidate(args.program, files, load)]
-    for name in args.peers:
-        label, module = PEERS[name]
-        if importlib.util.find_spec(module) if module else shutil.which("sqlite3"):
-            candidates.append(Candidate(label, load.rows, lambda out, name=name: peer_steps(name, files, out), OURS))
-        else:
-            print(f"{name} is left out: it is not installed\n")
-    measure(candidates, args.runs, temp, "time ÷ ours")
+    def __init__(self, args: argparse.Namespace, rows: int, bad: float = 0.01, *, shares: tuple[int, ...] = (10, 2, 20),
+                 one_email: str = "", with_json: str = "") -> None:
+        counts = [rows * share // sum(shares) for share in shares]
+        self.folder, self.rows, self.models = tempfile.mkdtemp(dir=args.temp), sum(counts), list(FIELDS)[:len(counts)]
+        run_commands([role("make_files", self.folder, bad, one_email, with_json, *counts)], self.folder)
+        with open(f"{self.folder}/good", encoding="utf-8") as file:
+            self.good = int(file.read())
 
+    def line(self, label: str, *flags: str, bases: tuple[str, ...] = (), suffix: str = "csv", again: bool = False
+             ) -> Line:
+        """A line of the program that loads these files, into the current folder unless flags say --db."""
+        files = [part for model in self.models for part in (f"--{model}", f"{self.folder}/{model}.{suffix}")]
+        command = [sys.executable, PROGRAM, *files, "-q", *flags]
+        return Line(label, self.rows, [command], (self.good, self.good), bases, [command] if again else [])
 
-def compare_single(load: Load, args: Any, temp: str) -> None:
-    """a thread per record, beside a thread with a commit of its own per record and beside empty threads"""
-    load = load._replace(users=args.records, products=args.records, orders=args.records)
-    print(f"A thread per record, {load.rows:,} rows: {load}; {args.runs} runs in turn\n")
-    files = make_input(load, temp)
-    ours = our_candidate(args.program, files, load, "--batch-size", "1")
-    own = Candidate("a thread, connection and commit per record, unvalidated", load.rows,
-                    lambda out: peer_steps("connections", files, out), ours.label)
-    empty = Candidate("as many empty threads", load.rows,
-                      lambda out: peer_steps("threads", files, out), ours.label, stores=False)
-    measure([ours, own, empty], args.runs, temp, "time ÷ ours")
+    def peer(self, label: str, *commands: list[str]) -> Line:
+        """A line of others, who check less or nothing."""
+        return Line(label, self.rows, commands, (self.good, self.rows), (OURS,))
 
 
-def compare_sizes(load: Load, args: Any, temp: str) -> None:
-    """the project alone at growing sizes"""
-    print(f"Growing sizes, {load.bad:.2%} bad, {load.emails} e-mails; {args.runs} runs in turn\n")
-    candidates: list[Candidate] = []
-    for users in args.sizes:
-        load = load._replace(users=users, products=max(1, users // 5), orders=users * 2)
-        ours = our_candidate(args.program, make_input(load, temp), load)
-        candidates.append(ours._replace(label=f"{users:,} users, {load.rows:,} rows",
-                                        base=candidates[-1].label if candidates else ""))
-    measure(candidates, args.runs, temp, "time ÷ line above")
+def compare_bulk(args: argparse.Namespace, rows: int = 320_000) -> list[Line]:
+    """bulk load: the program on several inputs, and its peers"""
+    given, users = Input(args, rows, with_json="yes"), rows * 20 // 32
+    good_users, models = f"{users:,} good users", (1,)
+    tables = [(f"{model}.db", model, f"{given.folder}/{model}.csv") for model in FIELDS]
+    imports = [["sqlite3", database, CREATE[model], f".import --csv --skip 1 '{file}' {model}"]
+               for database, model, file in tables]
+    inserts = [[sys.executable, "-m", "sqlite_utils", "insert", *table, "--csv", "--pk", "id"] for table in tables]
+    return [
+        given.line(OURS, bases=(PLAIN,)),
+        given.peer(PLAIN, role("load_plain", given.folder)),
+        given.peer("`sqlite3 .import`, three at once, no checks", *imports),
+        given.peer("`csv` + pydantic + `executemany`", role("load_pydantic", given.folder)),
+        given.peer("Django `clean_fields` + `bulk_create`", role("load_django", given.folder)),
+        given.peer("`sqlite-utils insert`, no checks", ["sh", "-c", " && ".join(map(shlex.join, inserts))]),
+        Input(args, rows, 0).line("a clean file", bases=(OURS, PLAIN)),
+        Input(args, rows, 0.2).line("20 % bad", bases=(OURS, PLAIN)),
+        given.line("the same files again, all unchanged", bases=(OURS,), again=True),
+        given.line("JSON Lines of the same records", bases=(OURS,), suffix="jsonl"),
+        given.line("a JSON array of the same records", bases=(OURS,), suffix="json"),
+        given.line("with `--log-file`", "--log-file", "log.txt", bases=(OURS,)),
+        Input(args, users, 0, shares=models).line(good_users),
+        Input(args, users, 1, shares=models).line(f"{users:,} users, all bad", bases=(good_users,)),
+        Input(args, users, 1, shares=models, one_email="yes").line(f"{users:,} users, one e-mail", bases=(good_users,)),
+    ]
 
 
-def print_parts(load: Load, args: Any, temp: str) -> None:
-    """the spans of one traced load, summed by process and name (of spans that nest, each counts in full)"""
-    import json
-    from collections import defaultdict
-
-    trace = os.path.join(temp, "trace.json")
-    command = our_command(args.program, make_input(load, temp), os.path.join(temp, "out"), "--trace", trace)
-    seconds, _ = run_steps([[command]], (0, 1))
-    with open(trace, encoding="utf-8") as file:
-        events = json.load(file)["traceEvents"]
-    processes = {event["pid"]: event["args"]["name"] for event in events if event["name"] == "process_name"}
-    spans_s: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for event in events:
-        if event["ph"] == "X" and event["name"] != "thread":  # a thread is the sum of its parts and its waits
-            spans_s[processes.get(event["pid"], str(event["pid"])), event["name"]].append(event["dur"] / 1e6)
-    print(f"Parts of a traced load of {seconds:.3f} s, {load.rows:,} rows: {load}\n")
-    print("| process | span | count | seconds | of wall time |\n|---|---|---:|---:|---:|")
-    for (process, name), spans in sorted(spans_s.items(), key=lambda entry: -sum(entry[1])):
-        print(f"| {process} | {name} | {len(spans):,} | {sum(spans):.3f} | {sum(spans) / seconds:.0%} |")
+def compare_sizes(args: argparse.Namespace, rows: int = 320_000) -> list[Line]:
+    """a tenth of 320,000 rows, as many, and ten times as many"""
+    return [Input(args, size).line(f"{size:,} rows", bases=(f"{size // 10:,} rows",))
+            for size in (rows // 10, rows, rows * 10)]
 
 
-# ------------------------------------------------------------------------------------------------- Command line
+def compare_single(args: argparse.Namespace, rows: int = 3000) -> list[Line]:
+    """a thread per record, 1,000 records a model; and the bare run beside an interpreter that imports as much"""
+    given, empty = Input(args, rows, shares=(1, 1, 1)), "empty threads"
+    imports = "import sqlite3, csv, json, argparse, threading"
+    return [given.line(OURS, "--batch-size", "1", bases=(empty,)),
+            given.peer("a thread, connection and commit per record, no checks", role("start_threads", given.folder)),
+            Line(empty, given.rows, [role("start_threads", given.folder, "empty")]),
+            Line("the bare run", 30, [[sys.executable, PROGRAM]], (22, 22), (imports,)),
+            Line(imports, 30, [[sys.executable, "-c", imports]])]
 
-def positive(text: str) -> int:
-    """a whole number from 1; raises ValueError for anything else, which argparse turns into a message"""
-    if int(text) < 1:
-        raise ValueError(text)
-    return int(text)
+
+def compare_calls(args: argparse.Namespace, rows: int = 3200) -> list[Line]:
+    """users inserted by another program: by 16 callers at once, and by one alone"""
+    lines = []
+    for callers, text in ((CALLERS, f"{CALLERS} callers"), (1, "one caller")):
+        ours, plain = f"{text}, `open_databases`", f"{text}, a connection and commits each, no checks"
+        lines += [Line(ours, rows, [role("time_calls", callers, rows, PROGRAM)], (rows, rows), (plain,)),
+                  Line(plain, rows, [role("time_calls", callers, rows)], (rows, rows))]
+    return lines
 
 
-def build_parser() -> Any:
-    """The command line; its defaults are the bulk load that the README speaks of."""
-    import argparse
+def compare_postgres(args: argparse.Namespace, rows: int = 320_000) -> list[Line]:
+    """bulk load into PostgreSQL of a clean file, as its peers stop at a bad row, and of ten times as many rows"""
+    args.server = Server(f"{args.temp}/server")
+    clean, to = Input(args, rows, 0), ("--db", args.server.url)
+    copy, plain = "`psql \\copy`, three at once, no checks", "`csv` + `executemany` of psycopg, no checks"
+    copies = [args.server.psql(model, POSTGRES_CREATE[model],
+                               f"\\copy {model} FROM '{clean.folder}/{model}.csv' CSV HEADER")
+              for model in FIELDS]
+    return [clean.line(OURS, *to, bases=(copy, plain)),
+            clean.peer(copy, *copies),
+            clean.peer(plain, role("load_psycopg", clean.folder, args.server.url)),
+            Input(args, rows).line("1 % bad", *to, bases=(OURS,)),
+            clean.line("the same files again, all unchanged", *to, bases=(OURS,), again=True),
+            Input(args, rows * 10).line(f"{rows * 10:,} rows, 1 % bad", *to, bases=(OURS,))]
 
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--users", type=positive, default=100_000, metavar="N")
-    add("--products", type=positive, default=20_000, metavar="N")
-    add("--orders", type=positive, default=200_000, metavar="N")
-    add("--bad", type=float, default=0.01, metavar="SHARE", help="share of bad rows (default 0.01)")
-    add("--emails", choices=("ordered", "random"), default="random", help="order of the addresses (default random)")
-    add("--seed", type=int, default=1, metavar="N")
-    add("--runs", type=positive, default=5, metavar="N", help="rounds (default 5)")
-    add("--peers", nargs="*", choices=PEERS, default=list(PEERS), help="default all")
-    add("--records", type=positive, default=1000, metavar="N", help="--single: records a model (default 1000)")
-    add("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], metavar="N", help="--scaling: users")
-    add("--program", default=PROGRAM, metavar="FILE", help="another copy of the program to measure")
-    add("--dir", metavar="DIR", help="where to make the temporary folder")
-    add("--keep", action="store_true", help="keep the temporary folder and say where it is")
+
+def main() -> int:
+    """Print the table of one comparison; 1 if the program failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     mode = parser.add_mutually_exclusive_group()
-    for flag, compare in (("--single", compare_single), ("--scaling", compare_sizes), ("--parts", print_parts)):
-        mode.add_argument(flag, dest="mode", action="store_const", const=compare, help=compare.__doc__)
-    parser.set_defaults(mode=compare_peers)
-    return parser
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run one comparison, or one of ROLES in this process; exit status 1 where the program is missing."""
-    arguments = sys.argv[1:] if argv is None else argv
-    if arguments[:1] == ["--as"]:
-        ROLES[arguments[1]](*arguments[2:])
-        return 0
-    import platform
-    import shutil
-    import sqlite3
-    import tempfile
-
-    args = build_parser().parse_args(arguments)
-    load = Load(args.users, args.products, args.orders, args.bad, args.emails, args.seed)
-    print(f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores, "
-          f"{platform.system()} {platform.machine()}\n")
-    if missing := not os.path.exists(args.program):
-        print(f"{args.program} is missing\n")
-    temp = os.path.abspath(tempfile.mkdtemp(prefix="benchmark-", dir=args.dir))
+    for flag, compare in (("--scaling", compare_sizes), ("--single", compare_single), ("--program", compare_calls),
+                          ("--postgres", compare_postgres)):
+        mode.add_argument(flag, dest="compare", action="store_const", const=compare, default=compare_bulk,
+                          help=compare.__doc__)
+    parser.add_argument("--rows", type=int, metavar="N", help="instead of the mode's own number of rows or calls")
+    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="default: 7")
+    parser.add_argument("--lines", nargs="+", default=[""], metavar="WORD", help="only lines with one of these words")
+    parser.add_argument("--other", type=os.path.abspath, metavar="FILE", help="another copy of the program")
+    args = parser.parse_args()
+    print(f"Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores, "
+          f"load {os.getloadavg()[0]:.1f}; medians of {args.rounds} rounds\n")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    args.server, args.temp = None, tempfile.mkdtemp(prefix="benchmark-")
+    os.chmod(args.temp, 0o755)  # for a server that runs as somebody else
     try:
-        if not missing or args.mode in (compare_peers, compare_single):
-            args.mode(load, args, temp)
+        lines = args.compare(args, args.rows) if args.rows else args.compare(args)
+        if args.other:
+            others = json.dumps([line for line in lines if PROGRAM in str(line.commands)]).replace(PROGRAM, args.other)
+            lines += [Line(*other)._replace(label=other[0] + OTHER, bases=()) for other in json.loads(others)]
+        return measure([line for line in lines if any(word in line.label for word in args.lines)], args)
     finally:
-        if args.keep:
-            print(f"The files are in {temp}")
-        else:
-            shutil.rmtree(temp, ignore_errors=True)
-    return int(missing)
+        if args.server:
+            args.server.control("stop", "-m", "immediate")
+        shutil.rmtree(args.temp)
 
 
 if __name__ == "__main__":

