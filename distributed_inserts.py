@@ -1114,8 +1114,9 @@ def _connect_for_reading(path: str) -> sqlite3.Connection:
     which it has to be allowed to write.  Where it may not, it does without, as long as nobody seems to write.
     """
     name = urllib.parse.quote(os.fsencode(os.path.abspath(path).replace(os.sep, "/")))
-    is_in_use = os.path.exists(path + "-wal") or os.path.exists(path + "-journal")
     may_write = os.access(path, os.W_OK) and os.access(os.path.dirname(os.path.abspath(path)), os.W_OK)
+    has_journal = os.path.exists(path + "-journal")     # of a transaction that died, which only a writer undoes
+    is_in_use = os.path.exists(path + "-wal") or has_journal and not may_write
     mode = "ro" if is_in_use else "rw" if may_write else "ro&immutable=1"
     connection = _connect(f"file:{'' if name.startswith('/') else '/'}{name}?mode={mode}", uri=True)
     connection.execute("PRAGMA query_only=1")
@@ -2034,7 +2035,10 @@ class InsertWorker:
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
         self._lock, self._is_closed = threading.Lock(), False       # no ticket comes behind CLOSE: it guards both
         self._thread = threading.Thread(target=self._run, name=f"insert-worker {name}", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except (RuntimeError, MemoryError) as error:
+            raise OSError(f"no thread could be started for {name}: {error}") from error
 
     def submit(self, ticket: Batch | Question | str) -> None:
         """Give a ticket its turn, from any thread; raises RuntimeError after closing."""
@@ -2102,6 +2106,8 @@ class InsertWorker:
         """Wait until a batch is ready, then store it in the transaction, which is begun if there is none."""
         batch.ready.wait()
         self._group.append(batch)
+        if batch.failure and not self._serves:          # a later record must not take what this one may claim
+            self._fail(StorageError(batch.failure))
         batch.failure = batch.failure or self.failure
         if batch.failure:
             return
@@ -2250,12 +2256,15 @@ class Databases:
     def carry(self, batch: Batch) -> None:
         """Bring a batch that has its ticket to its verdicts; a batch's thread runs it."""
         name = self.workers[batch.schema.table].name
-        with self._watch.span(batch.name, name, work=batch.name) as details:
+        try:
+            with self._watch.span(batch.name, name, work=batch.name) as details:
+                self.check(batch)
+                batch.answered.wait()
+                if details is not None:
+                    details.update(lines=f"{batch.line(0)}-{batch.line(batch.size - 1)}",
+                                   transaction=batch.transaction, **{verdict: count for verdict, count in batch.counts().items() if count})
+        except Exception:                   # whatever it was, the batch is ready after this
             self.check(batch)
-            batch.answered.wait()
-            if details is not None:
-                details.update(lines=f"{batch.line(0)}-{batch.line(batch.size - 1)}", transaction=batch.transaction,
-                               **{verdict: count for verdict, count in batch.counts().items() if count})
 
     def check(self, batch: Batch) -> None:
         """Validate a batch and look its references up, once; whatever happens, it is ready after that."""
@@ -2391,9 +2400,8 @@ class Loader:
         try:                                # half the cost of threading.Thread, which waits until it runs
             _thread.start_new_thread(self._databases.carry, (batch,))
             self.threads += 1
-        except (RuntimeError, MemoryError) as error:        # the system allows no more
-            batch.failure = f"no thread could be started: {escape(str(error), 100)}"
-            batch.ready.open()
+        except (RuntimeError, MemoryError):             # the system allows no more
+            self._databases.check(batch)
         if self._records < FLIGHT_RECORDS and len(self._flight) < FLIGHT_BATCHES:
             return
         for source in self._sources:        # no more room: let all commit, and report the older half
@@ -2862,12 +2870,10 @@ class StoredSource:
     unit, identity, cut = "id", None, None
 
     def __init__(self, table: Any, name: str) -> None:
-        self.schema, self.name, self.notices, self.place = table.schema, name, [], f"{name} id {{}}".format
-        self._table, self._last_id, self.total = table, 0, table.find_last_id()
-
-    def done(self) -> int:
-        """Return how far the reading is, out of `total`."""
-        return self._last_id
+        self.schema, self.name, self.notices, self._table = table.schema, name, [], table
+        self.place = f"{name} id {{}}".format           # what a person needs to find a record
+        self.total, self._last_id = table.find_last_id(), 0
+        self.done = lambda: self._last_id   # how far the reading is, out of `total`
 
     def blocks(self) -> Iterator[Block]:
         """Yield all records by id; `cut` tells if the reading broke off."""
@@ -2900,8 +2906,7 @@ def check_sample_place(place: Any, schemas: Sequence[Schema]) -> None:
         for source in open_stored(place, schemas, stack, others):
             cells = zip(*(line.split(",") for line in SAMPLE[source.schema.table].splitlines()[1:]))
             sample = set(zip(*check_columns(source.schema, list(cells))[0]))
-            rows = itertools.chain.from_iterable(zip(*block.columns) for block in source.blocks())
-            if not sample.issuperset(rows):
+            if any(not sample.issuperset(zip(*block.columns)) for block in source.blocks()):
                 others.append(f"{source.name} holds other records")
     if others:
         raise ValueError(f"{others[0]}: the sample is not inserted{place.where()}; name files to load"
@@ -2936,11 +2941,10 @@ class Interrupts:
     """SIGINT and SIGTERM during a load: the first one ends the reading, a second one the process."""
 
     def __init__(self, patience: Patience, stack: contextlib.ExitStack) -> None:
-        """The stack brings the former handlers back."""
         self.patience, self.number, self._is_reading = patience, None, False
         if threading.current_thread() is threading.main_thread():       # no other thread may set them
             for number in (signal.SIGINT, signal.SIGTERM):
-                stack.callback(signal.signal, number, signal.signal(number, self._receive))
+                stack.callback(signal.signal, number, signal.signal(number, self._receive))     # put back
 
     @contextlib.contextmanager
     def allowed(self) -> Iterator[None]:
@@ -2963,13 +2967,12 @@ class Interrupts:
 
 def build_parser(schemas: Sequence[Schema]) -> argparse.ArgumentParser:
     """Return the parser of the command line; each schema has the flag that names its input file."""
-    rules = "".join(
-        f"  {'' if place else schema.table:10} {field.name:10} {field.kind.value.format(field.references)}"
-        f"{', unique ignoring case' * field.unique}\n"
-        for schema in schemas for place, field in enumerate(schema.fields))
+    rules = [f"  {'' if place else schema.table:10} {field.name:10} "
+             f"{field.kind.value.format(field.references)}{', unique ignoring case' * field.unique}"
+             for schema in schemas for place, field in enumerate(schema.fields)]
     parser = argparse.ArgumentParser(
         prog=f"python {os.path.basename(sys.argv[0])}", usage="%(prog)s [option ...]", allow_abbrev=False,
-        exit_on_error=False, description=EXAMPLES + rules, epilog=EXIT_STATUSES,
+        exit_on_error=False, description=EXAMPLES + "\n".join(rules), epilog=EXIT_STATUSES,
         formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, width=80))
     add = parser.add_argument_group("input").add_argument
     for schema in schemas:
@@ -2978,13 +2981,13 @@ def build_parser(schemas: Sequence[Schema]) -> argparse.ArgumentParser:
             help=f"{schema.table} to load: CSV, JSON, JSON Lines, gzip of these; - for standard input")
     add("--encoding", metavar="NAME", help="of the files, if not UTF-8 or UTF-16 with a mark: cp1252 …")
     add = parser.add_argument_group("databases").add_argument
-    add("--db", metavar="PLACE", default=".", help="a folder of SQLite files (default: the current one), made if"
-        " missing, or a PostgreSQL URL in which {model} stands for the database's name")
-    add("--replace", action="store_true", help="replace stored records with the same id")
-    add("-n", "--dry-run", action="store_true", help="check all, write nothing into databases")
+    add("--db", metavar="PLACE", default=".", help="a folder of SQLite files (default: the current one), made"
+        " if missing, or a PostgreSQL URL in which {model} stands for the database's name")
+    add("--replace", action="store_true", help="replace stored records of the same id and other content")
+    add("-n", "--dry-run", action="store_true", help="check everything, write nothing into the databases")
     add("--verify", action="store_true", help="check what is stored: rules, uniqueness, references")
-    add("--busy-timeout", metavar="SECONDS", type=float, default=30, help="how long to wait for locks")
-    add("--batch-size", metavar="N", type=int, help=f"a thread's (default: 1 of up to {SINGLE_MAX:,})")
+    add("--busy-timeout", metavar="SECONDS", type=float, default=30, help="to wait for a lock (default: 30)")
+    add("--batch-size", metavar="N", type=int, help=f"records a thread (default: 1 up to {SINGLE_MAX:,})")
     add = parser.add_argument_group("output").add_argument
     add("--rejects", metavar="DIR", help="write rejected records there, ready to be fixed and loaded")
     add("--json", action="store_true", help="JSON Lines: one a record and a summary; with -q only that")
@@ -2992,68 +2995,59 @@ def build_parser(schemas: Sequence[Schema]) -> argparse.ArgumentParser:
     add("-q", "--quiet", action="store_true", help="print the summary only")
     add("--log-file", metavar="FILE", help="append what happens to a log")
     add("--trace", metavar="FILE", help="write a timeline of all threads, which opens in Perfetto")
-    add("--version", action="version", version=f"%(prog)s {__version__} (Python"
-        f" {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version})")
+    versions = f"{__version__} (Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version})"
+    add("--version", action="version", version=f"%(prog)s {versions}")
     return parser
 
 
 def parse_arguments(argv: Sequence[str], schemas: Sequence[Schema]) -> argparse.Namespace:
-    """Return the options, `files` by table among them; raises ValueError or ArgumentError if they are wrong."""
+    """Return the options, `files` by table among them; raises ValueError and ArgumentError."""
     parser = build_parser(schemas)
-    for word in argv:                       # which some Pythons take away
+    for word in argv:                       # some Pythons make an empty list of this value
         if word.endswith("=--"):
-            raise ValueError(f"{escape(word[:-3], 60)} needs a value: -- is none (write ./-- for a file of that name)")
+            raise ValueError(f"{word[:-3]} needs a value: -- is none (write ./-- for a file of that name)")
     options, others = parser.parse_known_args(argv)
-    files, paths = options.files, [path for _, path in options.files]
-    options.files = dict(files)
-    names = [*((f"--{table}", path) for table, path in files), ("--db", options.db), ("--encoding", options.encoding),
-             ("--rejects", options.rejects),
-             ("--log-file", options.log_file), ("--trace", options.trace)]
+    if others:
+        import difflib                      # seldom needed
+        near = difflib.get_close_matches(others[0].partition("=")[0], parser._option_string_actions, 1)
+        hint = f"{near[0]} is" if near else "--help lists them"
+        if not others[0].startswith("-"):
+            hint = f"put {' or '.join(f'--{schema.table}' for schema in schemas)} before a file"
+        raise ValueError(f"{format_value(others[0])} is no option: {hint}")
+    tables, paths = zip(*options.files) if options.files else ((), ())
+    options.files = files = dict(options.files)
     checks = [
-        *((True, _explain_word(parser, word, schemas)) for word in others),
-        *((files.count(each) > 1 or [table for table, _ in files].count(each[0]) > 1,
-           f"--{each[0]} is given twice: load one file after the other") for each in files),
-        *((name == "", f"{flag} needs a name: this one is empty") for flag, name in names),
+        *((tables.count(table) > 1, f"--{table} is given twice: load them one by one") for table in files),
+        *((value == "", f"--{name.replace('_', '-')} needs a name: this one is empty")
+          for name, value in {**vars(options), **files}.items()),
         (options.verify and (files or options.dry_run or options.rejects or options.replace),
          "--verify looks at what is stored: it takes no files, --dry-run, --replace or --rejects"),
         (options.verbose and options.quiet, "-v lists everything and -q nothing: give one of them"),
         (options.batch_size is not None and options.batch_size < 1,
          f"--batch-size is a whole number from 1, not {options.batch_size}"),
-        (not 0 <= options.busy_timeout <= 1e6, f"--busy-timeout is a number of seconds, not {options.busy_timeout}"),
+        (not 0 <= options.busy_timeout <= 1e6, f"--busy-timeout is in seconds, not {options.busy_timeout}"),
         (paths.count("-") > 1, "standard input (-) can be only one of the files"),
         ("-" in paths and sys.stdin is None, "standard input is closed"),   # 0 is then another file's number
         *((os.path.isdir(path), f"{path} is a folder, not a file to load") for path in paths),
         *((re.match("[a-z]+://", path) and not os.path.exists(path), f"{path} is a URL: download it first, or"
-           f" pipe it: curl -s URL | {parser.prog} --{table} -") for table, path in files)]
+           f" pipe it: curl -s URL | {parser.prog} --{table} -") for table, path in files.items())]
     for is_wrong, message in checks:
         if is_wrong:
             raise ValueError(message)
     return options
 
 
-def _explain_word(parser: argparse.ArgumentParser, word: str, schemas: Sequence[Schema]) -> str:
-    """Return what could be meant by an argument that is none."""
-    import difflib                          # seldom needed
-    shown, near = format_value(word), ["--help lists what"]
-    if word.startswith("-"):
-        flags = parser._option_string_actions
-        return f"{shown} is no option: {(difflib.get_close_matches(word.split('=')[0], flags, 1) or near)[0]} is"
-    likely = [each for each in schemas if each.record in os.path.basename(word).lower()] or schemas
-    return f"which model is in {shown}? Put {' or '.join(f'--{each.table}' for each in likely)} before it"
-
-
 def check_outputs(options: argparse.Namespace, sources: Sequence[Any], databases: Iterable[str]) -> None:
     """Raise ValueError if a file to be written is an input, a database or another file to be written."""
-    names = [("an input", "/dev/stdin" if path == "-" else path) for path in options.files.values()]
-    names += [("a database", path + end) for path in databases for end in ("", "-wal", "-shm", "-journal")]
-    names += [("--log-file", options.log_file), ("--trace", options.trace)]
-    if options.rejects:
-        rejects = ["errors.jsonl", *(f"{source.schema.table}.{source.format}" for source in sources)]
-        names += [("--rejects", os.path.join(options.rejects, name)) for name in rejects]
+    rejects = ["errors.jsonl", *(f"{each.schema.table}.{each.format}" for each in sources if options.rejects)]
     taken: dict[object, str] = {}
-    for what, path in names:
+    for what, path in (
+            *(("an input", "/dev/stdin" if path == "-" else path) for path in options.files.values()),
+            *(("a database", path + end) for path in databases for end in ("", "-wal", "-shm", "-journal")),
+            ("--log-file", options.log_file), ("--trace", options.trace),
+            *(("--rejects", os.path.join(options.rejects, name)) for name in rejects if options.rejects)):
         if path and (os.path.isfile(path) or not os.path.exists(path)):     # a device may be all of them
-            # One file can have several names, but only one inode of one device.
+            # A file that is there may have several names, but only this inode of this device.
             file = os.stat(path)[1:3] if os.path.exists(path) else os.path.realpath(path)
             if what.startswith("--") and file in taken:
                 raise ValueError(f"{what} would overwrite {escape(path)} ({taken[file]}): name another file")
@@ -3071,31 +3065,33 @@ def format_command(options: argparse.Namespace, db: str, files: Mapping[str, str
     return escape(words + " --replace" * options.replace + more)
 
 
-def list_next_steps(options: argparse.Namespace, db: str, report: Report, rejects: Rejects | None) -> list[str]:
+def list_next_steps(options: argparse.Namespace, db: str, report: Report,
+                    rejects: Rejects | None) -> list[str]:
     """Return what the user may want to do now, each with its command."""
     files, rejected = options.files, report.total(REJECTED) and "-" not in options.files.values()
     own = {section.schema.table: f"{section.schema.table}.csv" for section in report.sections}
     fixed = {table: rejects.paths[table] for table in rejects.written} if rejects else {}
-    steps = ["This was a dry run: nothing was written into the databases."] if options.dry_run else []
-    commands = [
-        (report.total(FAILED) and files, "Run the load again when the cause is gone", db, files, ""),
-        (not files and not options.verify, "This was the built-in sample. Load your own files", "shop", own, ""),
+    steps = [
+        (files and report.total(FAILED), "Run it again when the cause is gone", db, files, ""),
+        (not files and not options.verify, "This was the sample. Load your own files", "shop", own, ""),
         (fixed, "Fix the rejected records (errors.jsonl has the reasons) and load them", db, fixed, ""),
-        (rejected and files and not rejects, "Get the rejected records in files, to be fixed and loaded", db, files,
+        (files and rejected and not rejects, "Get the rejected records in files, to be fixed", db, files,
          " --rejects rejected")]
-    return steps + [f"{what}:\n  {format_command(options, *command)}" for is_due, what, *command in commands if is_due]
+    told = ["This was a dry run: nothing was written into the databases."] * options.dry_run
+    return told + [f"{what}:\n  {format_command(options, *rest)}" for is_due, what, *rest in steps if is_due]
 
 
-def format_totals(options: argparse.Namespace, report: Report, workers: Sequence[InsertWorker], threads: int,
-                  seconds: float) -> str:
+def format_totals(options: argparse.Namespace, report: Report, databases: Databases, threads: int,
+                  begin: float) -> str:
     """Return the line of totals."""
     words = VERIFY_WORDS if options.verify else dict(zip(VERDICTS, VERDICTS))
-    parts = [f"{report.total(key):,} {word}" for key, word in words.items() if report.total(key)] or ["nothing"]
+    parts = [f"{report.total(key):,} {word}" for key, word in words.items() if report.total(key)] or ["none"]
+    transactions = [databases.workers[section.schema.table].transactions for section in report.sections]
     if not options.verify:
-        parts.append(f"in {sum(worker.transactions for worker in workers):,} transactions"
-                     f"{' on trial' * options.dry_run} by {len(workers)} insert workers")
-    parts += [f"{threads:,} threads", f"{seconds:.2f} s"]
-    totals = f"{sum(section.read for section in report.sections):,} records: {', '.join(parts)}"
+        parts.append(f"in {sum(transactions):,} transactions{' on trial' * options.dry_run}"
+                     f" by {len(transactions)} insert workers")
+    totals = (f"{sum(section.read for section in report.sections):,} records: {', '.join(parts)},"
+              f" {threads:,} threads, {time.monotonic() - begin:.2f} s")
     return re.sub(r"\b(1 (?:record|transaction|insert worker|thread))s\b", r"\1", totals)
 
 
@@ -3104,14 +3100,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Output(sys.stdout)
     try:
         with contextlib.ExitStack() as stack:
+            gc.disable()                    # millions of tuples, hardly a cycle: it costs a tenth of a load
+            stack.callback(gc.enable)
             status = _run(parse_arguments(sys.argv[1:] if argv is None else argv, SCHEMAS), out, stack)
-    except SystemExit:                      # after --help or --version
-        status = 0
-    except KeyboardInterrupt:               # before the load began
-        status = 130
+    except (SystemExit, KeyboardInterrupt) as ending:       # after --help or --version; before the load began
+        status = 130 if isinstance(ending, KeyboardInterrupt) else 0
     except (OSError, ValueError, argparse.ArgumentError) as error:
         name = f"{error.filename}: " if getattr(error, "filename", None) else ""
-        complain(escape(name + (getattr(error, "strerror", None) or str(error)), 500))
+        complain(escape(name + (getattr(error, "strerror", None) or str(error)), 1000))
         status = 2
     except Exception as error:              # a broken program; what was reported so far is as reported
         complain(f"internal error: {type(error).__name__}: {escape(str(error), 300)}")
@@ -3124,8 +3120,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, out: Output, stack: contextlib.ExitStack) -> int:
     """Load or verify; raises OSError and ValueError before it has begun."""
     begin, is_trial, failures = time.monotonic(), options.verify or options.dry_run, []
-    gc.disable()                            # millions of tuples, hardly a cycle: it costs a tenth of a load
-    stack.callback(gc.enable)
     patience = Patience(options.busy_timeout, lambda name, event: watch.log("WARNING", name, event))
     place = find_place(options.db, patience)
     sources: list[Any] = [
@@ -3135,11 +3129,9 @@ def _run(options: argparse.Namespace, out: Output, stack: contextlib.ExitStack) 
     if options.verify:
         sources = open_stored(place, SCHEMAS, stack, failures)
         if not sources and not failures:
-            names = ", ".join(map(place.name, SCHEMAS))
-            raise ValueError(f"there is no {names}{place.where()}: name the place of the databases with --db")
+            raise ValueError(f"there is no {', '.join(map(place.name, SCHEMAS))}{place.where()}; see --db")
     elif not sources:
-        schemas = [schema for schema in SCHEMAS if schema.table in SAMPLE]
-        check_sample_place(place, schemas)
+        check_sample_place(place, schemas := [schema for schema in SCHEMAS if schema.table in SAMPLE])
         sources = [Source(schema, "sample", text=SAMPLE[schema.table]) for schema in schemas]
     check_outputs(options, sources, place.paths(SCHEMAS))
     watch = Watch(options.log_file, options.trace, databases=list(map(place.name, SCHEMAS)))
@@ -3155,12 +3147,10 @@ def _run(options: argparse.Namespace, out: Output, stack: contextlib.ExitStack) 
     failures += sorted({worker.failure for worker in databases.workers.values()} - {None, *failures})
     failures = failures or [f"{each.name}: {each.failure}" for each in report.sections if each.failure]
     cut = next((source.cut for source in sources if source.cut), None)
-    status = int(bool(report.total(REJECTED) and (options.files or options.verify)))
-    if failures or cut or report.total(FAILED) or rejects and rejects.error:
-        status = 3
+    status = 3 if failures or cut or report.total(FAILED) or rejects and rejects.error else int(
+        report.total(REJECTED) > 0 and bool(options.files or options.verify))
     status = 128 + interrupts.number if interrupts.number else status
-    workers = [databases.workers[source.schema.table] for source in sources]
-    totals = format_totals(options, report, workers, loader.threads, time.monotonic() - begin)
+    totals = format_totals(options, report, databases, loader.threads, begin)
     report.summarize(status, totals, list_next_steps(options, place.shown, report, rejects), cut)
     watch.log("INFO", "-", totals)
     notices, errors = [note for source in sources for note in source.notices], watch.close()

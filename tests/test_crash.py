@@ -191,28 +191,25 @@ def test_a_load_that_replaces_and_is_killed_leaves_each_record_old_or_new(tmp_pa
     assert rows(folder / "users.db") == sorted(after.values())
 
 
-CALLS = [(call, number) for number in range(3, 13) for call in ("pwrite64", "fdatasync")]
+# Writes and syncs of the log, and the calls by which a file gets into the mode of such a log and out of it again.
+CALLS = [(call, number, "wal") for number in range(3, 13) for call in ("pwrite64", "fdatasync")]
+SWITCHES = [("unlink", 1, "journal"), ("unlink", 2, "journal")]
+SWITCHES += [(call, number, "journal") for number in range(1, 5) for call in ("pwrite64", "fdatasync")]
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is not here")
 @pytest.mark.parametrize(
-    "call, number", [pytest.param(*point, marks=HEAVY if place >= 3 else ()) for place, point in enumerate(CALLS)]
+    "call, number, file",
+    [
+        *(pytest.param(*point, marks=HEAVY if place >= 3 else ()) for place, point in enumerate(CALLS)),
+        *(pytest.param(*point, marks=HEAVY if place >= 2 else ()) for place, point in enumerate(SWITCHES)),
+    ],
 )
-def test_a_load_killed_between_the_writes_of_a_commit_loses_nothing_and_can_be_ended(tmp_path, load, call, number):
+def test_a_load_killed_between_the_writes_of_a_file_loses_nothing_and_can_be_ended(tmp_path, load, call, number, file):
     folder, trace = tmp_path.resolve() / "databases", tmp_path.resolve() / "trace.txt"
     model = ("users", "orders")[number % 2]
-    strace = [
-        "strace",
-        "-f",
-        "-o",
-        trace,
-        "-P",
-        folder / f"{model}.db-wal",
-        "-e",
-        f"trace={call}",
-        "-e",
-        f"inject={call}:signal=SIGKILL:when={number}",
-    ]
+    inject = f"inject={call}:signal=SIGKILL:when={number}"
+    strace = ["strace", "-f", "-o", trace, "-P", folder / f"{model}.db-{file}", "-e", f"trace={call}", "-e", inject]
     outcome = run_load(folder, *load.arguments, "--batch-size", 10, wrap=list(map(str, strace)), patch=SMALL_GROUPS)
     if not trace.exists() or not trace.stat().st_size:
         pytest.skip(f"strace does not work here: {outcome.error[:200]}")
