@@ -319,7 +319,7 @@ def _judge_price(value: object) -> Judged:
 
 
 def _judge_text(value: object) -> Judged:
-    if value is None or value == NULL:
+    if value is None or isinstance(value, str) and value.strip() == NULL:
         return None, "missing", ""
     if not isinstance(value, str) or isinstance(value, Numeral):
         return None, "not_text", ""
@@ -968,12 +968,11 @@ def _decode_line(line: str) -> object:
     return value
 
 
-# ------------------------------------------------------------------------------------------- Storage: both engines
-# The seam: all that the rest of the program knows of a database.  A place makes tables; a table is one connection,
-# used by one thread at a time; all its methods raise StorageError.  An engine knows no batch, thread or verdict.
+# -------------------------------------------------------------------------------------- Storage: both engines
+# The seam: all that the rest of the program knows of a database.  A place makes tables; a table is one
+# connection, for one thread at a time; it raises StorageError.  An engine knows no batch, thread or verdict.
 
 INTERRUPT_GRACE_S = 1.0             # how long what waits may go on waiting after an interrupt
-
 
 class StorageError(Exception):
     """What a storage could not do, in one line without values, statements or passwords."""
@@ -986,8 +985,8 @@ class ConstraintError(StorageError):
 class Patience:
     """Tries again what fails on a lock, for `timeout_s` seconds; after an interrupt only for a second more.
 
-    All threads share it: the signal's handler sets `interrupted_at`, and the main thread tells its user of `waits`,
-    since when which database is waited for.
+    All threads share it: a signal's handler sets `interrupted_at`, the main thread shows `waits`, since when
+    which database is waited for.
     """
 
     def __init__(self, timeout_s: float, tell: Callable[[str, str], None] = lambda name, event: None) -> None:
@@ -1000,34 +999,29 @@ class Patience:
         return self.interrupted_at is not None and time.monotonic() - self.interrupted_at >= INTERRUPT_GRACE_S
 
     def insist(self, name: str, attempt: Callable[[], T], is_locked: Callable[[Exception], bool]) -> T:
-        """Return what the attempt returns, tried again while it fails on a lock; raises StorageError in the end."""
+        """Return what the attempt returns, made again while it fails on a lock; raises StorageError."""
         begin = time.monotonic()
         while True:
             try:
-                result = attempt()          # waits for a part of a second by itself
+                result = attempt()          # waits a moment by itself, but not for every kind of lock
             except Exception as error:
-                waited = f"locked by another program for {time.monotonic() - begin:.1f} s"
-                if not is_locked(error):
-                    raise
-                if time.monotonic() - begin >= self.timeout_s or self.hurried():
-                    self.waits.pop(name, None)
-                    raise StorageError(waited) from error
-                self.waits[name] = begin
-                time.sleep(0.001)           # but not for every kind of lock
-            else:
-                if self.waits.pop(name, None):
-                    self._tell(name, f"locked by another program for {time.monotonic() - begin:.1f} s")
-                return result
+                locked, waited_s = is_locked(error), time.monotonic() - begin
+                if locked and waited_s < self.timeout_s and not self.hurried():
+                    self.waits[name] = begin
+                    time.sleep(0.001)
+                    continue
+                self.waits.pop(name, None)
+                raise StorageError(f"locked by another program for {waited_s:.1f} s") if locked else error
+            if self.waits.pop(name, None):
+                self._tell(name, f"locked by another program for {time.monotonic() - begin:.1f} s")
+            return result
 
 
-# Look-ups by unique key go by an index on the ASCII lower case, as no function of a database folds like `unique_key`.
-# For a text of these characters alone, which stay what they are when composed and case-folded, that is its key; all
+# No database folds as `unique_key` does, so keys are looked up by an index on the ASCII lower case.  That is
+# the key of a text of these characters alone, which stay what they are when composed and case-folded.  All
 # other texts are irregular: they have an index of their own and are read whole.
-STABLE = (
-    "à-öø-ÿāăąćĉċčďđēĕėęěĝğġģĥħĩīĭįıĵ"            # Latin
-    "ķĺļľłńņňŋōŏőœŕŗřśŝşšţťŧũūŭůűųŵŷźżž"
-    "ά-ία-ρσ-ώа-џא-תء-غف-ي"                       # Greek, Cyrillic, Hebrew, Arabic
-    "ก-ฮぁ-ゖァ-ヺー一-鿿가-힣")                           # Thai, Kana, Han, Hangul
+STABLE = ("à-öø-ÿāăąćĉċčďđēĕėęěĝğġģĥħĩīĭįıĵķĺļľłńņňŋōŏőœŕŗřśŝşšţťŧũūŭůűųŵŷźżž"      # Latin
+          "ά-ία-ρσ-ώа-џא-תء-غف-ي" "ก-ฮぁ-ゖァ-ヺー一-鿿가-힣")      # Greek to Arabic, Thai to Hangul
 IRREGULAR_TEXT = re.compile(f"[^ -~{STABLE}]")
 
 
@@ -1038,88 +1032,69 @@ def forget_keys(held: dict[str, int], place: int, rows: Mapping[int, tuple]) -> 
             del held[key]
 
 
-# ------------------------------------------------------------------------------------------ Storage: SQLite
-# A folder with a database file per model.  The only section that knows sqlite3.
+# -------------------------------------------------------------------------------------------- Storage: SQLite
+# A folder with a database file per model.  The only section that knows sqlite3.  A table is used by its
+# worker, or by the main thread that verifies; abort() by any.
 
-LOCK_POLL_S = 0.25                  # how long a statement waits for a lock by itself: an interrupt is never far
-VALUES_MAX = 500                    # bound values in a statement: 300-600 are fastest; the limit was 999 before 3.32
-CHECKPOINT_PAGES = 4000             # pages in the write-ahead log before they are moved into the database
+LOCK_POLL_S = 0.25                  # how long a statement waits for a lock by itself
+VALUES_MAX = 500                    # bound values in a statement: 300-600 are fastest; once 999 was the limit
+PRAGMAS = ("synchronous=FULL", "fullfsync=1", "checkpoint_fullfsync=1", "wal_autocheckpoint=4000")
 COLUMN_TYPES = {Kind.ID: "INTEGER PRIMARY KEY", Kind.COUNT: "INTEGER", Kind.REFERENCE: "INTEGER",
                 Kind.TEXT: "TEXT", Kind.EMAIL: "TEXT", Kind.PRICE: "REAL"}
 # What a column has to be declared as to keep a field's values as they are (sqlite.org/datatype3.html, 3.1).
-FITTING = {"TEXT": r".*(CHAR|CLOB|TEXT|BLOB)|$", "INTEGER": r"(?!.*(CHAR|CLOB|TEXT|REAL|FLOA|DOUB)|STR).*INT|.*(NUM|DEC|BLOB)|$",
-           "REAL": r".*(REAL|FLOA|DOUB|NUM|DEC|INT|BLOB)|$"}
+FITTING = {"TEXT": r".*(CHAR|CLOB|TEXT|BLOB)|$", "REAL": r".*(REAL|FLOA|DOUB|NUM|DEC|INT|BLOB)|$",
+           "INTEGER": r"(?!.*(CHAR|CLOB|TEXT|REAL|FLOA|DOUB)|STR).*INT|.*(NUM|DEC|BLOB)|$"}
+TABLES = ("SELECT lower(name), type FROM sqlite_master WHERE type IN ('table', 'view')"
+          " AND name NOT GLOB 'sqlite_*'")
 CREATE_TABLE = 'CREATE TABLE "{table}" ({columns})'
-INSERT = 'INSERT OR ABORT INTO "{table}" ({names}) VALUES {rows}'
-UPDATE = 'UPDATE OR ABORT "{table}" SET {settings} WHERE id = ?'
-SELECT_ROWS = 'SELECT {names} FROM "{table}" WHERE id IN ({marks})'
-SELECT_IDS = 'SELECT id FROM "{table}" WHERE id IN ({marks})'
+INSERT_ROWS = 'INSERT OR ABORT INTO "{table}" ({names}) VALUES {rows}'
+UPDATE_ROW = 'UPDATE OR ABORT "{table}" SET {settings} WHERE id = ?'
 SELECT_LAST_ID = 'SELECT max(id) FROM "{table}"'
 SELECT_ALL = 'SELECT {names} FROM "{table}" ORDER BY id'
-IRREGULAR = (f"""length("{{column}}") <> length(CAST("{{column}}" AS BLOB)) AND "{{column}}" GLOB '*[^ -~{STABLE}]*'""")
-CREATE_LOOKUP_INDEX = 'CREATE INDEX IF NOT EXISTS "{table}_{column}_lookup" ON "{table}" (lower("{column}"))'
-CREATE_IRREGULAR_INDEX = ('CREATE INDEX IF NOT EXISTS "{table}_{column}_irregular" ON "{table}" ("{column}") WHERE '
-                          + IRREGULAR)
-SELECT_HOLDERS = 'SELECT "{column}", id FROM "{table}" WHERE lower("{column}") IN ({marks})'
-SELECT_IRREGULAR = 'SELECT "{column}", id FROM "{table}" WHERE ' + IRREGULAR
+SELECT_WHERE = 'SELECT {what} FROM "{table}" WHERE {value} IN ({marks})'
 SELECT_KEYS = 'SELECT "{column}", id FROM "{table}"'
+# Only what has more bytes than characters is looked at closely.
+IRREGULAR = (""" WHERE length("{column}") <> length(CAST("{column}" AS BLOB))"""
+             f""" AND "{{column}}" GLOB '*[^ -~{STABLE}]*'""")
+CREATE_INDEX = 'CREATE INDEX IF NOT EXISTS "{table}_{column}_'
+CREATE_INDEXES = (CREATE_INDEX + 'lookup" ON "{table}" (lower("{column}"))',
+                  CREATE_INDEX + 'irregular" ON "{table}" ("{column}")' + IRREGULAR)
 
 
-def _is_locked(error: Exception) -> bool:
-    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
-
-
-class SqliteErrors:
-    """A context in which errors of SQLite and of the system become StorageErrors."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, sqlite3.IntegrityError):
-            raise ConstraintError(str(error)) from error
-        if isinstance(error, (sqlite3.Error, OSError, OverflowError, UnicodeError)):
-            raise StorageError(describe(error)) from error
-
-
-SQLITE_ERRORS = SqliteErrors()
-
-
-def _is_there(path: str) -> bool:
-    """Return whether there is a database; raise OSError if that cannot be told or the file cannot be used safely."""
+@contextlib.contextmanager
+def sqlite_errors() -> Iterator[None]:
+    """Turn errors of SQLite and of the system into StorageErrors."""
     try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        if os.path.islink(path):            # what it leads to may be on a disk that is not there now
-            raise OSError("it is a link that leads nowhere") from None
-        return False
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError("it is no regular file")
-    if status.st_nlink > 1:                 # SQLite's log belongs to a name: two names would be two databases
-        raise OSError(f"the file has {status.st_nlink} names (hard links); a second writer could use another one")
-    return True
+        yield
+    except sqlite3.IntegrityError as error:
+        raise ConstraintError(str(error)) from error
+    except (sqlite3.Error, OSError, OverflowError, UnicodeError) as error:
+        raise StorageError(describe(error)) from error
 
 
-def _connect(path: str, **options: Any) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=LOCK_POLL_S, isolation_level=None, check_same_thread=False, **options)
+def _connect(path: str, reads: bool = False) -> sqlite3.Connection | None:
+    """Return a connection; if it only `reads`, one that changes not a byte, or None where there is no file.
+
+    A reader of a file in write-ahead logging makes a log beside it, and the last one to leave takes it away,
+    for which it has to write.  Where it may not, it does without, as long as nobody seems to write.
+    """
+    if reads:
+        if not os.path.lexists(path):
+            return None
+        status = os.stat(path)              # raises for a link that leads nowhere: a disk may be missing
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is no regular file")
+        if status.st_nlink > 1:             # the log belongs to a name: two names would be two databases
+            raise OSError(f"the file has {status.st_nlink} names (hard links): one too many for safety")
+        has_log, has_journal = os.path.exists(path + "-wal"), os.path.exists(path + "-journal")
+        may_write = os.access(path, os.W_OK) and os.access(os.path.dirname(path), os.W_OK)
+        # What a writer that died left half done its journal undoes, for which a reader has to write, too.
+        mode = "ro" if has_log or has_journal and not may_write else "rw" if may_write else "ro&immutable=1"
+        name = urllib.parse.quote(os.fsencode(path.replace(os.sep, "/")))
+        path = f"file://{'' if name.startswith('/') else '/'}{name}?mode={mode}"
+    connection = sqlite3.connect(path, LOCK_POLL_S, isolation_level=None, check_same_thread=False, uri=reads)
     # Text that is not UTF-8 is read all the same; see `_keep_bytes`.
     connection.text_factory = lambda text: text.decode("utf-8", "keep_bytes")
-    return connection
-
-
-def _connect_for_reading(path: str) -> sqlite3.Connection:
-    """Return a connection that writes nothing, not even the file.
-
-    A reader of a file in write-ahead logging makes a log beside it, and the last one to leave takes it away, for
-    which it has to be allowed to write.  Where it may not, it does without, as long as nobody seems to write.
-    """
-    name = urllib.parse.quote(os.fsencode(os.path.abspath(path).replace(os.sep, "/")))
-    may_write = os.access(path, os.W_OK) and os.access(os.path.dirname(os.path.abspath(path)), os.W_OK)
-    has_journal = os.path.exists(path + "-journal")     # of a transaction that died, which only a writer undoes
-    is_in_use = os.path.exists(path + "-wal") or has_journal and not may_write
-    mode = "ro" if is_in_use else "rw" if may_write else "ro&immutable=1"
-    connection = _connect(f"file:{'' if name.startswith('/') else '/'}{name}?mode={mode}", uri=True)
-    connection.execute("PRAGMA query_only=1")
     return connection
 
 
@@ -1130,14 +1105,14 @@ class SqlitePlace:
         self.shown, self._patience = folder, patience
 
     def prepare(self, writes: bool = True) -> None:
-        """Make the folder if it `writes`; raises ValueError or OSError, with the folder, if it cannot be used."""
+        """Make the folder if it `writes`; raises ValueError or OSError if it cannot be used."""
+        needed, what = (os.W_OK, "written") if writes else (os.R_OK, "read")
         if os.path.exists(self.shown) and not os.path.isdir(self.shown):
-            raise ValueError(f"{escape(self.shown)} is a file: --db takes the folder that the databases are in")
+            raise ValueError(f"{escape(self.shown)} is a file; --db takes the folder of the databases")
         if writes:
             os.makedirs(self.shown, exist_ok=True)
-        if os.path.isdir(self.shown) and not os.access(self.shown, (os.W_OK if writes else os.R_OK) | os.X_OK):
-            raise PermissionError(errno.EACCES, "Permission denied: the databases need a folder that may be "
-                                  + ("written" if writes else "read"), self.shown)
+        if os.path.isdir(self.shown) and not os.access(self.shown, needed | os.X_OK):
+            raise PermissionError(errno.EACCES, f"Permission denied: it may not be {what}", self.shown)
 
     def name(self, schema: Schema) -> str:
         """Return what reports call the database."""
@@ -1152,246 +1127,184 @@ class SqlitePlace:
         return [os.path.join(os.path.abspath(self.shown), self.name(schema)) for schema in schemas]
 
     def for_writing(self, schema: Schema, keeps_keys: bool = True) -> SqliteTable:
-        """Return the table, made if it is missing, in write-ahead logging with a sync at every commit.
-
-        With `keeps_keys` the unique keys of a table that is empty now are kept in memory while nobody else writes.
-        """
-        with SQLITE_ERRORS, contextlib.ExitStack() as stack:
-            path, mode = *self.paths([schema]), "delete"
-            if _is_there(path):             # nothing is changed before it is known to be one of ours or empty
-                with contextlib.closing(SqliteTable(schema, path, _connect_for_reading(path), self._patience)) as seen:
-                    seen.check_shape()
-                    mode = seen.journal_mode()
-            table = stack.enter_context(contextlib.closing(
-                SqliteTable(schema, path, _connect(path), self._patience, leaves=mode)))
-            table.log_ahead()
-            table.create(keeps_keys)
-            stack.pop_all()
-        return table
+        """Return the table, made if it is missing, see SqliteTable.create."""
+        if stored := self.for_reading(schema):      # nothing is changed before it is known to be ours
+            stored.close()
+        return self._open(schema, _connect, lambda table: table.create(keeps_keys))
 
     def for_reading(self, schema: Schema) -> SqliteTable | None:
         """Return the table, which is not written to, or None where there is none."""
+        return self._open(schema, functools.partial(_connect, reads=True), SqliteTable.check_shape)
+
+    @sqlite_errors()
+    def _open(self, schema: Schema, connect: Callable, check: Callable) -> SqliteTable | None:
         path, = self.paths([schema])
-        with SQLITE_ERRORS, contextlib.ExitStack() as stack:
-            if not _is_there(path):
-                return None
-            connection = _connect_for_reading(path)
-            table = stack.enter_context(contextlib.closing(SqliteTable(schema, path, connection, self._patience)))
-            if not table.check_shape():
-                return None
-            stack.pop_all()
-        return table
+        with contextlib.ExitStack() as stack:
+            if connection := connect(path):
+                table = SqliteTable(schema, path, connection, self._patience)
+                stack.callback(table.close)
+                if check(table):
+                    stack.pop_all()         # it stays open
+                    return table
+        return None
 
 
 class SqliteTable:
     """One schema's table in its database, through one connection, for one thread at a time."""
 
-    def __init__(self, schema: Schema, path: str, connection: sqlite3.Connection, patience: Patience,
-                 leaves: str = "wal") -> None:
-        """`leaves` is the journal mode that the file is left in."""
+    def __init__(self, schema: Schema, path: str, connection: sqlite3.Connection, patience: Patience) -> None:
+        """An empty path means a private table, which is gone when it is closed."""
         self.schema, self.last_id = schema, 0
-        self._path, self._connection, self._patience, self._leaves = path, connection, patience, leaves
+        self._path, self._connection, self._patience = path, connection, patience
         self._names = ", ".join(f'"{name}"' for name in schema.names)
-        self._keys: dict[int, dict[str, int]] | None = None         # all of them, by place, or None: look into the index
-        self._irregular: dict[int, dict[str, int]] = {}
-        self._file = os.stat(path) if path else None
-        self._version: int | None = None
+        # {key: id} by place: all unique keys, or those of irregular texts, which no index finds.
+        self._keys: dict[int, dict[str, int]] = {}
+        self._has_all_keys = False
+        # The file's identity, the journal mode to go back to, what changes when another connection writes.
+        self._file = self._mode = self._version = None
 
-    def _execute(self, sql: str, values: Sequence[object] = (), **names: object) -> sqlite3.Cursor:
-        return self._connection.execute(sql.format(table=self.schema.table, names=self._names, **names), values)
+    def _execute(self, sql: str, values: Sequence[object] = (), **words: str) -> sqlite3.Cursor:
+        """Run a statement, again while another program holds a lock: the only door to the database."""
+        sql = sql.format(table=self.schema.table, names=self._names, **words)
+        with sqlite_errors():
+            return self._patience.insist(
+                f"{self.schema.table}.db", lambda: self._connection.execute(sql, values),
+                lambda error: isinstance(error, sqlite3.OperationalError) and "locked" in str(error))
 
-    def _insist(self, attempt: Callable[[], T]) -> T:
-        return self._patience.insist(f"{self.schema.table}.db", attempt, _is_locked)
+    def create(self, keeps_keys: bool) -> bool:
+        """Make the table if it is missing; log ahead and sync at every commit (sqlite.org/wal.html).
 
-    def journal_mode(self) -> str:
-        """Return the journal mode of the file."""
-        return self._insist(lambda: self._connection.execute("PRAGMA journal_mode").fetchone()[0])
-
-    def log_ahead(self) -> None:
-        """Turn write-ahead logging on, with a sync at every commit (sqlite.org/wal.html, pragma.html#pragma_synchronous)."""
-        self._file = os.stat(self._path)
-        mode = self._insist(lambda: self._connection.execute("PRAGMA journal_mode=WAL").fetchone()[0])
-        if mode != "wal":
-            raise StorageError(f"write-ahead logging cannot be used here (the journal mode stays {mode})")
-        for pragma in ("synchronous=FULL", "fullfsync=1", "checkpoint_fullfsync=1",
-                       f"wal_autocheckpoint={CHECKPOINT_PAGES}"):
-            self._connection.execute(f"PRAGMA {pragma}")
-
-    def create(self, keeps_keys: bool) -> None:
-        """Make the table if it is missing."""
-        self._begin()
+        With `keeps_keys` those of a table that is empty now are kept in memory while nobody else writes.
+        """
+        if self._path:
+            self._file, self._mode = os.stat(self._path), self._execute("PRAGMA journal_mode").fetchone()[0]
+            if (mode := self._execute("PRAGMA journal_mode=WAL").fetchone()[0]) != "wal":
+                raise StorageError(f"write-ahead logging cannot be used here (the journal mode stays {mode})")
+        for pragma in PRAGMAS:
+            self._execute(f"PRAGMA {pragma}")
+        self._execute("BEGIN IMMEDIATE")
         if not self.check_shape():
             columns = ", ".join(f'"{each.name}" {COLUMN_TYPES[each.kind]}' for each in self.schema.fields)
             self._execute(CREATE_TABLE, columns=columns)
-        self.last_id = self.find_last_id()
-        if keeps_keys and not self.last_id:
-            self._keys = {place: {} for place, _ in self.schema.unique}
-        else:
-            self._use_indexes()
-        self._connection.execute("COMMIT")
+        self._read_keys(uses_indexes=not keeps_keys or self.find_last_id() > 0)
+        self._execute("COMMIT")
+        return True
 
     def check_shape(self) -> bool:
-        """Return whether the table is there; raise StorageError if what is there cannot be used, saying why."""
-        table = self.schema.table
-        found = self._insist(lambda: dict(self._connection.execute(
-            "SELECT lower(name), type FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite^_%'"
-            " ESCAPE '^'").fetchall()))
-        if found and found.get(table.lower()) != "table":
-            what = f"{table} is a view" if table.lower() in found else f"it holds {', '.join(sorted(found)[:5])}"
+        """Return whether the table is there; raises StorageError, saying why, if it cannot be used."""
+        table, found = self.schema.table, dict(self._execute(TABLES))
+        if not found:
+            return False
+        if found.get(table.lower()) != "table":
+            what = "it is a view" if table.lower() in found else f"it holds {', '.join(sorted(found)[:5])}"
             raise StorageError(f"somebody else's database: {escape(what, 200)}, and no table {table}")
-        if found:
-            self._check_columns()
-        return bool(found)
-
-    def _check_columns(self) -> None:
-        """Raise StorageError, saying what differs, if records could not be kept in the table as they are."""
-        actual = {name.casefold(): (declared.upper(), key, hidden) for _, name, declared, _, _, key, hidden
-                  in self._connection.execute(f'PRAGMA table_xinfo("{self.schema.table}")')}
-        wrong = []
-        for field in self.schema.fields:
-            wanted = COLUMN_TYPES[field.kind].split()[0]
-            declared, _, hidden = actual.get(field.name, ("", 0, 1))
-            if hidden:                      # missing or generated
-                wrong.append(f"no column {field.name}")
-            elif not re.match(FITTING[wanted], declared):
-                wrong.append(f"{field.name} is {declared} and not {wanted}")
-        if not wrong and [name for name, (_, key, _) in actual.items() if key] != ["id"]:
-            wrong.append("id is not its primary key")
-        if wrong:
-            raise StorageError(f"its table {self.schema.table} cannot be used: {escape('; '.join(wrong), 300)}")
-
-    def _begin(self) -> bool:
-        """Begin a transaction; return whether another connection wrote since the last one."""
-        self._insist(lambda: self._connection.execute("BEGIN IMMEDIATE"))
-        before, self._version = self._version, self._connection.execute("PRAGMA data_version").fetchone()[0]
-        return before not in (None, self._version)
+        columns = self._execute('PRAGMA table_info("{table}")').fetchall()      # without generated ones
+        declared = {name.casefold(): kind.upper() for _, name, kind, *_ in columns}
+        wanted = {each.name: COLUMN_TYPES[each.kind].split()[0] for each in self.schema.fields}
+        wrong = [f"{name} is {declared[name]} and not {kind}" if name in declared else f"no column {name}"
+                 for name, kind in wanted.items() if not re.match(FITTING[kind], declared.get(name, "-"))]
+        if wrong or [column[1].casefold() for column in columns if column[5]] != ["id"]:
+            what = escape("; ".join(wrong) or "id is not its primary key", 300)
+            raise StorageError(f"its table {table} cannot be used: {what}")
+        return True
 
     def find_last_id(self) -> int:
         """Return the largest stored id, 0 if there is none."""
-        with SQLITE_ERRORS:
-            return self._insist(lambda: self._execute(SELECT_LAST_ID).fetchone()[0]) or 0
+        return self._execute(SELECT_LAST_ID).fetchone()[0] or 0
 
     def begin(self) -> None:
-        """Begin a transaction, alone among all writers and seeing all that was committed (BEGIN IMMEDIATE)."""
-        with SQLITE_ERRORS:
-            if self._begin():               # somebody else wrote
-                self._use_indexes()
-                self.last_id = self.find_last_id()
+        """Begin a transaction, alone among all writers and seeing all that was committed."""
+        self._execute("BEGIN IMMEDIATE")
+        if self._execute("PRAGMA data_version").fetchone() != self._version:        # somebody else wrote
+            self._read_keys(uses_indexes=True)
 
-    def _use_indexes(self) -> None:
-        """From now on look keys up in the table's indexes; making them takes a second a million records."""
-        self._keys = None
+    def _read_keys(self, uses_indexes: bool) -> None:
+        """Read all keys, or those that no index finds; to make these takes a second a million records."""
+        self._version = self._execute("PRAGMA data_version").fetchone()
+        self.last_id, self._has_all_keys = self.find_last_id(), not uses_indexes
         for place, field in self.schema.unique:
-            self._execute(CREATE_LOOKUP_INDEX, column=field.name)
-            self._execute(CREATE_IRREGULAR_INDEX, column=field.name)
-            self._irregular[place] = self._read_keys(SELECT_IRREGULAR, field)
-
-    def _read_keys(self, sql: str, field: Field) -> dict[str, int]:
-        cursor = self._execute(sql, column=field.name)
-        return {unique_key(text): id_ for text, id_ in cursor if isinstance(text, str)}
+            for sql in CREATE_INDEXES * uses_indexes:
+                self._execute(sql, column=field.name)
+            with sqlite_errors():
+                cursor = self._execute(SELECT_KEYS + IRREGULAR * uses_indexes, column=field.name)
+                self._keys[place] = {unique_key(text): id_ for text, id_ in cursor if isinstance(text, str)}
 
     def find_rows(self, ids: Iterable[int]) -> dict[int, tuple]:
         """Return the stored ones of these records by id."""
-        return {row[0]: row for row in self._select(SELECT_ROWS, ids)}
+        return {row[0]: row for row in self._select(self._names, "id", ids)}
 
     def find_ids(self, ids: Iterable[int]) -> set[int]:
         """Return which of these ids are stored."""
-        return {row[0] for row in self._select(SELECT_IDS, ids)}
+        return {row[0] for row in self._select("id", "id", ids)}
 
     def find_holders(self, place: int, keys: Collection[str]) -> dict[str, int]:
         """Return {key: id} of those unique keys that a stored record holds in the field at `place`."""
-        field = self.schema.fields[place]
-        if self._keys is None and place not in self._irregular:     # opened for reading, perhaps without indexes
-            with SQLITE_ERRORS:
-                self._keys = {place: self._read_keys(SELECT_KEYS, field) for place, field in self.schema.unique}
-        if self._keys is not None:
-            held = self._keys[place]
-            return {} if held.keys().isdisjoint(keys) else {key: held[key] for key in keys if key in held}
-        irregular = self._irregular[place]
-        holders = {key: irregular[key] for key in keys if key in irregular}
-        for text, id_ in self._select(SELECT_HOLDERS, set(keys), column=field.name):
-            holders.setdefault(unique_key(text), id_)
+        if not self._keys:                  # opened for reading, perhaps without indexes
+            self._read_keys(uses_indexes=False)
+        held, column = self._keys[place], f'"{self.schema.names[place]}"'
+        holders = {} if held.keys().isdisjoint(keys) else {key: held[key] for key in keys if key in held}
+        if not self._has_all_keys:
+            for text, id_ in self._select(f"{column}, id", f"lower({column})", keys):
+                holders.setdefault(unique_key(text), id_)
         return holders
 
-    def _select(self, sql: str, values: Iterable[object], **names: str) -> Iterator[tuple]:
+    def _select(self, what: str, value: str, values: Iterable[object]) -> Iterator[tuple]:
         values = list(values)
         for start in range(0, len(values), VALUES_MAX):
             part = values[start:start + VALUES_MAX]
-            size = min(1 << (len(part) - 1).bit_length(), VALUES_MAX)       # few sizes: few statements to prepare
-            part += part[-1:] * (size - len(part))
-            with SQLITE_ERRORS:
-                yield from self._insist(
-                    lambda: self._execute(sql, part, marks=",".join("?" * len(part)), **names).fetchall())
+            marks = ",".join("?" * len(part))
+            with sqlite_errors():
+                yield from self._execute(SELECT_WHERE, part, what=what, value=value, marks=marks).fetchall()
 
     def insert(self, columns: Sequence[Sequence[object]], keys: Mapping[int, Sequence[str]]) -> None:
-        """Insert records, given by columns and with their unique keys by place: all, or none and ConstraintError."""
-        width = len(columns)
-        values: list[object] = [None] * (width * len(columns[0]))
-        for place, column in enumerate(columns):
-            values[place::width] = column
-        step, marks = VALUES_MAX // width * width, f"({','.join('?' * width)})"
-        with self._all_or_none(len(columns[0])):
-            for start in range(0, len(values), step):   # each statement gives the GIL up once, executemany once a row
-                part = values[start:start + step]
-                self._execute(INSERT, part, rows=",".join([marks] * (len(part) // width)))
-        self.last_id = max(self.last_id, max(columns[0]))
+        """Insert records, given by columns, and their keys by place: all, or none and ConstraintError."""
+        width, ids = len(columns), columns[0]
+        values = list(itertools.chain.from_iterable(zip(*columns)))
+        step, marks = VALUES_MAX // width * width, f",({','.join('?' * width)})"
+        # Each statement gives the GIL up once, executemany once a row.
+        parts = (values[start:start + step] for start in range(0, len(values), step))
+        self._store(len(ids), (self._execute(INSERT_ROWS, part, rows=(marks * (len(part) // width))[1:])
+                               for part in parts))
+        self.last_id = max(self.last_id, max(ids))
         for place, texts in keys.items():
-            if self._keys is not None:
-                self._keys[place].update(zip(texts, columns[0]))
-            elif any(map(IRREGULAR_TEXT.search, columns[place])):
-                self._irregular[place].update(zip(texts, columns[0]))
+            if self._has_all_keys or any(map(IRREGULAR_TEXT.search, columns[place])):
+                self._keys[place].update(zip(texts, ids))
 
     def replace(self, rows: Sequence[tuple]) -> None:
         """Put these rows in the place of the stored ones with their ids: all, or none and ConstraintError."""
-        settings = ", ".join(f'"{name}" = ?' for name in self.schema.names)
         before = self.find_rows(row[0] for row in rows)
-        with self._all_or_none(len(rows)):
-            for row in rows:
-                self._execute(UPDATE, (*row, row[0]), settings=settings)
-        for place, _ in self.schema.unique:
-            held = self._irregular[place] if self._keys is None else self._keys[place]
+        settings = self._names.replace(",", " = ?,") + " = ?"
+        self._store(len(rows), (self._execute(UPDATE_ROW, (*row, row[0]), settings=settings) for row in rows))
+        for place, held in self._keys.items():
             forget_keys(held, place, before)
             held.update((unique_key(row[place]), row[0]) for row in rows
-                        if self._keys is not None or IRREGULAR_TEXT.search(row[place]))
+                        if self._has_all_keys or IRREGULAR_TEXT.search(row[place]))
 
-    @contextlib.contextmanager
-    def _all_or_none(self, count: int) -> Iterator[None]:
-        """Undo what is done in here if it fails or does not change so many rows (a trigger may skip some)."""
-        with SQLITE_ERRORS:
-            before = self._connection.total_changes
-            self._connection.execute("SAVEPOINT part")
-            try:
-                yield
-                if self._connection.total_changes - before < count:
-                    raise sqlite3.IntegrityError("a trigger of the table skipped a record")
-            except sqlite3.IntegrityError:
-                self._connection.execute("ROLLBACK TO part")
-                raise
-            self._connection.execute("RELEASE part")
+    def _store(self, count: int, statements: Iterator[sqlite3.Cursor]) -> None:
+        """Run statements that change `count` rows; undo them if they do not (a trigger may skip some)."""
+        if count > 1:                       # the statement for a single row undoes itself
+            self._execute("SAVEPOINT part")
+        try:
+            if sum(cursor.rowcount for cursor in statements) < count:
+                raise ConstraintError("a trigger of the table skipped a record")
+        except ConstraintError:
+            if count > 1:
+                self._execute("ROLLBACK TO part")
+            raise
+        if count > 1:
+            self._execute("RELEASE part")
 
     def commit(self) -> None:
-        """Commit and sync; raise if that is in doubt or the file is no longer where readers look for it."""
-        with SQLITE_ERRORS:
-            self._connection.execute("COMMIT")
-        self.check_place()
-
-    def rollback(self) -> None:
-        """Undo what is not committed."""
-        with contextlib.suppress(sqlite3.Error):
-            self._connection.execute("ROLLBACK")
-
-    def check_place(self) -> None:
-        """Raise if the file was deleted or replaced: its rows are gone with it, and SQLite would not tell."""
-        if self._file is not None:
-            with SQLITE_ERRORS:
-                now = os.stat(self._path)
-            if (now.st_dev, now.st_ino) != (self._file.st_dev, self._file.st_ino):
-                raise StorageError("the file was replaced while it was open")
+        """Commit and sync; raises if that is in doubt, or the file is no longer where readers look for it."""
+        self._execute("COMMIT")
+        with sqlite_errors():
+            if self._file and not os.path.samestat(self._file, os.stat(self._path)):
+                raise StorageError("the file was replaced while it was open")       # SQLite would not tell
 
     def scan(self, size: int) -> Iterator[list[tuple]]:
         """Yield all stored records by id, `size` rows at a time, as they were at one moment."""
-        with SQLITE_ERRORS:
-            cursor = self._insist(lambda: self._execute(SELECT_ALL))
+        with sqlite_errors():
+            cursor = self._execute(SELECT_ALL)
             while rows := cursor.fetchmany(size):
                 yield rows
 
@@ -1400,81 +1313,65 @@ class SqliteTable:
         self._connection.interrupt()
 
     def close(self) -> None:
-        """Close the connection; what is not committed is undone, the journal mode is as it was unless others look."""
-        self.rollback()
+        """Close the connection; undo what is not committed, and the journal mode unless others look."""
         with contextlib.suppress(sqlite3.Error):
-            if self._leaves != "wal":
-                self._connection.execute("PRAGMA journal_mode=DELETE")
-        with contextlib.suppress(sqlite3.Error):
-            self._connection.close()
-
-
-class TrialPlace:
-    """A place that is only read: its tables take what would be inserted into private ones, see TrialTable."""
-
-    def __init__(self, place: Any, patience: Patience, is_source: bool) -> None:
-        self._place, self._patience, self._is_source = place, patience, is_source
-
-    def __getattr__(self, name: str) -> Any:
-        """Return what is the same as in the place that is read."""
-        return getattr(self._place, name)
-
-    def for_writing(self, schema: Schema, keeps_keys: bool = True) -> TrialTable:
-        """Return the stored table together with a private empty one, which is gone when it is closed."""
-        with SQLITE_ERRORS:
-            private = SqliteTable(schema, "", _connect(""), self._patience)
-            private.create(keeps_keys=True)
-        return TrialTable(self._place.for_reading(schema), private, self._is_source)
+            self._connection.rollback()
+            if self._mode:
+                self._connection.execute(f"PRAGMA journal_mode={self._mode}")
+        self._connection.close()
 
 
 class TrialTable:
-    """A stored table that is only read, and a private one that takes what would be inserted: a dry run.
+    """A table that is only read, and a private one that takes what would be inserted: a dry run.
 
-    If the stored records are themselves the source (--verify), they count only where other models refer to them.
+    If the stored records are themselves the source (--verify), they count only where others refer to them.
     """
 
-    def __init__(self, stored: Any, private: SqliteTable, is_source: bool) -> None:
-        self._stored, self._private = stored, private
-        self._compared = None if is_source else stored
+    def __init__(self, place: Any, patience: Patience, is_source: bool, schema: Schema, *_: object) -> None:
+        stored = place.for_reading(schema)
+        self._private = SqliteTable(schema, "", _connect(""), patience)
+        self._private.create(keeps_keys=True)
+        self._tables = [stored, self._private] if stored else [self._private]
+        self._compared = [self._private] if is_source else self._tables
         self.last_id = WHOLE_MAX            # any id may be stored
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the private table does alone: begin, insert, commit, rollback."""
+        """Return what the private table does alone: begin, insert, commit."""
         return getattr(self._private, name)
 
     def find_ids(self, ids: Collection[int]) -> set[int]:
         """Return which of these ids are stored, or would be."""
-        return self._private.find_ids(ids) | (self._stored.find_ids(ids) if self._stored else set())
+        return set().union(*(table.find_ids(ids) for table in self._tables))
 
     def find_rows(self, ids: Collection[int]) -> dict[int, tuple]:
         """Return the records that are stored, or would be, by id."""
-        return {**(self._compared.find_rows(ids) if self._compared else {}), **self._private.find_rows(ids)}
+        return dict(pair for table in self._compared for pair in table.find_rows(ids).items())
 
     def find_holders(self, place: int, keys: Collection[str]) -> dict[str, int]:
         """Return {key: id} of the keys that are, or would be, held; a replaced record's old key is free."""
-        holders = self._compared.find_holders(place, keys) if self._compared else {}
-        replaced = self._private.find_ids(holders.values())
-        return {**{key: id_ for key, id_ in holders.items() if id_ not in replaced},
-                **self._private.find_holders(place, keys)}
+        holders: dict[str, int] = {}
+        for table in self._compared:        # the private one is the last
+            replaced = table.find_ids(holders.values())
+            holders = {key: id_ for key, id_ in holders.items() if id_ not in replaced}
+            holders.update(table.find_holders(place, keys))
+        return holders
 
     def replace(self, rows: Sequence[tuple]) -> None:
         """Let these rows stand where stored ones stand."""
-        known = self._private.find_ids([row[0] for row in rows])
-        self._private.replace([row for row in rows if row[0] in known])
-        if columns := list(map(list, zip(*(row for row in rows if row[0] not in known)))):
-            self._private.insert(columns, {place: unique_keys(columns[place]) for place, _ in self._private.schema.unique})
+        known = self._private.find_ids(row[0] for row in rows)
+        if columns := list(zip(*(row for row in rows if row[0] not in known))):
+            self._private.insert(columns, {})
+        self._private.replace(rows)         # also takes the keys
 
     def abort(self) -> None:
         """Make the call that is waiting in another thread fail."""
-        self._private.abort()
-        if self._stored:
-            self._stored.abort()
+        for table in self._tables:
+            table.abort()
 
     def close(self) -> None:
         """Close both."""
-        self._private.close()
-        if self._stored:
-            self._stored.close()
+        for table in self._tables:
+            table.close()
 
 
 # ---------------------------------------------------------------------------------------- Storage: PostgreSQL
@@ -2165,7 +2062,6 @@ class InsertWorker:
         for batch in self._group:
             batch.failure = batch.failure or reason
         if self._table:
-            self._table.rollback()
             self._table.close()
         self._table = self._begun_at = None
         self.failure = None if self._serves else reason
@@ -2201,7 +2097,8 @@ class Databases:
     while an order that refers to it may be on its way into another.
     """
 
-    def __init__(self, schemas: Sequence[Schema], place: Any, watch: Watch, sources: Sequence[Any] | None = None) -> None:
+    def __init__(self, schemas: Sequence[Schema], place: Any, watch: Watch, sources: Sequence[Any] | None = None,
+                 open_table: Callable[..., Any] | None = None) -> None:
         """Of the models without a source only references are looked up; with None, it serves another program."""
         self.schemas, self._place, self._watch = schemas, place, watch
         self._sources = {source.schema.table: source for source in sources or ()}
@@ -2211,7 +2108,7 @@ class Databases:
         parents = {field.references for schema in schemas if schema.table in written for _, field in schema.references}
         for schema in schemas:
             if schema.table in written | parents:
-                opens = functools.partial(place.for_writing, schema, not serves) if schema.table in written else (
+                opens = functools.partial(open_table or place.for_writing, schema, not serves) if schema.table in written else (
                     functools.partial(place.for_reading, schema))
                 worker = self.workers[schema.table] = InsertWorker(
                     schema, place.name(schema), opens, watch, serves, schema.table in parents)
@@ -3138,8 +3035,8 @@ def _run(options: argparse.Namespace, out: Output, stack: contextlib.ExitStack) 
     rejects = Rejects(options.rejects, sources) if options.rejects else None
     report = Report(sources, place, options, out, rejects, watch, Progress(options.quiet, patience))
     interrupts = Interrupts(patience, stack)
-    target = TrialPlace(place, patience, options.verify) if is_trial else place
-    with Databases(SCHEMAS, target, watch, sources) as databases:
+    opens = functools.partial(TrialTable, place, patience, options.verify) if is_trial else None
+    with Databases(SCHEMAS, place, watch, sources, opens) as databases:
         loader = Loader(databases, sources, report, interrupts, options.batch_size, options.replace)
         loader.run()
     if rejects:

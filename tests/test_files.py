@@ -1,4 +1,5 @@
 """Files as people have them: what spreadsheets, databases and scripts export, in the notations that people use."""
+
 from __future__ import annotations
 
 import csv
@@ -46,7 +47,9 @@ def load(here: Run, tmp_path: Path) -> Load:
         result = here(f"--{model}", name, "--db", folder, "--json", *arguments)
         database = tmp_path / folder / f"{model}.db"
         stored = rows(database) if database.exists() else []
-        loaded = SimpleNamespace(status=result.returncode, error=result.stderr, rows=stored, found={}, messages={}, cut=None)
+        loaded = SimpleNamespace(
+            status=result.returncode, error=result.stderr, rows=stored, found={}, messages={}, cut=None
+        )
         if result.returncode == 2:
             assert result.stdout == "" and not stored and 0 < result.stderr.count("\n") <= 3, result.stderr
             return loaded
@@ -76,72 +79,86 @@ def separator_told(data: str | bytes) -> bool:
     return text.lstrip()[0] not in "[{" and "," not in text.splitlines()[-1]
 
 
-# ------------------------------------------------------------------------------ What programs export, as they write it
+# ------------------------------------------------------------------------------- What programs export, as they write it
 
 USERS_AS = {
     "pandas to_csv": (",id,name,email\n0,1,Ada,ada@example.com\n1,2,Bo Li,bo@example.com\n2,3,Zoë,zoe@example.com\n"),
-    "pandas to_csv without index": "id,name,email\n1,Ada,ada@example.com\n2,Bo Li,bo@example.com\n3,Zoë,zoe@example.com\n",
-    "pandas to_csv with ids that were nullable":
-        "id,name,email\n1.0,Ada,ada@example.com\n2.0,Bo Li,bo@example.com\n3.0,Zoë,zoe@example.com\n",
-    "pandas to_json records": '[{"id":1,"name":"Ada","email":"ada@example.com"},{"id":2,"name":"Bo Li","email":"bo@example.com"},'
-                              '{"id":3,"name":"Zo\\u00eb","email":"zoe@example.com"}]',
-    "pandas to_json lines": '{"id":1,"name":"Ada","email":"ada@example.com"}\n{"id":2,"name":"Bo Li","email":"bo@example.com"}\n'
-                            '{"id":3,"name":"Zo\\u00eb","email":"zoe@example.com"}\n',
-    "pandas to_json records of nullable ids":
-        '[{"id":1.0,"name":"Ada","email":"ada@example.com"},{"id":2.0,"name":"Bo Li","email":"bo@example.com"},'
-        '{"id":3.0,"name":"Zo\\u00eb","email":"zoe@example.com"}]',
+    "pandas to_csv without index": "id,name,email\n1,Ada,ada@example.com\n2,Bo Li,bo@example.com\n3,Zoë,"
+    "zoe@example.com\n",
+    "pandas to_csv with ids that were nullable": "id,name,email\n1.0,Ada,ada@example.com\n2.0,Bo Li,bo@example.com\n"
+    "3.0,Zoë,zoe@example.com\n",
+    "pandas to_json records": '[{"id":1,"name":"Ada","email":"ada@example.com"},{"id":2,"name":"Bo Li",'
+    '"email":"bo@example.com"},'
+    '{"id":3,"name":"Zo\\u00eb","email":"zoe@example.com"}]',
+    "pandas to_json lines": '{"id":1,"name":"Ada","email":"ada@example.com"}\n{"id":2,"name":"Bo Li",'
+    '"email":"bo@example.com"}\n'
+    '{"id":3,"name":"Zo\\u00eb","email":"zoe@example.com"}\n',
+    "pandas to_json records of nullable ids": '[{"id":1.0,"name":"Ada","email":"ada@example.com"},{"id":2.0,'
+    '"name":"Bo Li","email":"bo@example.com"},'
+    '{"id":3.0,"name":"Zo\\u00eb","email":"zoe@example.com"}]',
     "Excel CSV UTF-8": b"\xef\xbb\xbfid,name,email\r\n1,Ada,ada@example.com\r\n2,Bo Li,bo@example.com\r\n"
-                       b"3,Zo\xc3\xab,zoe@example.com\r\n",
+    b"3,Zo\xc3\xab,zoe@example.com\r\n",
     "Excel CSV UTF-8 with rows that were emptied": b"\xef\xbb\xbfid,name,email,,\r\n1,Ada,ada@example.com,,\r\n,,,,\r\n"
-                       b"2,Bo Li,bo@example.com,,\r\n3,Zo\xc3\xab,zoe@example.com,,\r\n,,,,\r\n,,,,\r\n",
+    b"2,Bo Li,bo@example.com,,\r\n3,Zo\xc3\xab,zoe@example.com,,\r\n,,,,\r\n,,,,\r\n",
     "Excel CSV (semicolon)": b"\xef\xbb\xbfid;name;email\r\n1;Ada;ada@example.com\r\n2;Bo Li;bo@example.com\r\n"
-                             b"3;Zo\xc3\xab;zoe@example.com\r\n",
+    b"3;Zo\xc3\xab;zoe@example.com\r\n",
     "Excel CSV with sep=": b"\xef\xbb\xbfsep=;\r\nid;name;email\r\n1;Ada;ada@example.com\r\n2;Bo Li;bo@example.com\r\n"
-                           b"3;Zo\xc3\xab;zoe@example.com\r\n",
+    b"3;Zo\xc3\xab;zoe@example.com\r\n",
     "Excel Unicode text": "\ufeffid\tname\temail\r\n1\tAda\tada@example.com\r\n2\tBo Li\tbo@example.com\r\n"
-                          "3\tZoë\tzoe@example.com\r\n".encode("utf-16-le"),
+    "3\tZoë\tzoe@example.com\r\n".encode("utf-16-le"),
     "Google Sheets": "id,name,email\r\n1,Ada,ada@example.com\r\n2,Bo Li,bo@example.com\r\n3,Zoë,zoe@example.com",
-    "psql copy csv header": 'id,name,email\n1,Ada,ada@example.com\n2,Bo Li,bo@example.com\n3,Zoë,zoe@example.com\n',
-    "psql copy csv header force quote":
-        '"id","name","email"\n"1","Ada","ada@example.com"\n"2","Bo Li","bo@example.com"\n"3","Zoë","zoe@example.com"\n',
-    "MySQL INTO OUTFILE after a UNION with its header":
-        "id\tname\temail\n1\tAda\tada@example.com\n2\tBo Li\tbo@example.com\n3\tZoë\tzoe@example.com\n",
-    "mysql --batch with a note that is NULL":
-        "id\tname\temail\tnote\n1\tAda\tada@example.com\t\\N\n2\tBo Li\tbo@example.com\tNULL\n3\tZoë\tzoe@example.com\t\n",
-    "sqlite3 -csv -header": 'id,name,email\r\n1,Ada,ada@example.com\r\n2,"Bo Li",bo@example.com\r\n3,"Zoë",zoe@example.com\r\n',
-    "sqlite3 -json": '[{"id":1,"name":"Ada","email":"ada@example.com"},\n{"id":2,"name":"Bo Li","email":"bo@example.com"},\n'
-                     '{"id":3,"name":"Zoë","email":"zoe@example.com"}]\n',
-    "jq": '[\n  {\n    "id": 1,\n    "name": "Ada",\n    "email": "ada@example.com"\n  },\n  {\n    "id": 2,\n    "name": "Bo Li",\n'
-          '    "email": "bo@example.com"\n  },\n  {\n    "id": 3,\n    "name": "Zoë",\n    "email": "zoe@example.com"\n  }\n]\n',
-    "jq of an answer": '{\n  "users": [\n    {\n      "id": 1,\n      "name": "Ada",\n      "email": "ada@example.com"\n    },\n    {\n'
-                       '      "id": 2,\n      "name": "Bo Li",\n      "email": "bo@example.com"\n    },\n    {\n      "id": 3,\n'
-                       '      "name": "Zoë",\n      "email": "zoe@example.com"\n    }\n  ]\n}\n',
+    "psql copy csv header": "id,name,email\n1,Ada,ada@example.com\n2,Bo Li,bo@example.com\n3,Zoë,zoe@example.com\n",
+    "psql copy csv header force quote": '"id","name","email"\n"1","Ada","ada@example.com"\n"2","Bo Li",'
+    '"bo@example.com"\n"3","Zoë","zoe@example.com"\n',
+    "MySQL INTO OUTFILE after a UNION with its header": "id\tname\temail\n1\tAda\tada@example.com\n2\tBo "
+    "Li\tbo@example.com\n3\tZoë\tzoe@example.com\n",
+    "mysql --batch with a note that is NULL": "id\tname\temail\tnote\n1\tAda\tada@example.com\t\\N\n2\tBo "
+    "Li\tbo@example.com\tNULL\n3\tZoë\tzoe@example.com\t\n",
+    "sqlite3 -csv -header": 'id,name,email\r\n1,Ada,ada@example.com\r\n2,"Bo Li",bo@example.com\r\n3,"Zoë",'
+    "zoe@example.com\r\n",
+    "sqlite3 -json": '[{"id":1,"name":"Ada","email":"ada@example.com"},\n{"id":2,"name":"Bo Li",'
+    '"email":"bo@example.com"},\n'
+    '{"id":3,"name":"Zoë","email":"zoe@example.com"}]\n',
+    "jq": '[\n  {\n    "id": 1,\n    "name": "Ada",\n    "email": "ada@example.com"\n  },\n  {\n    "id": 2,\n    '
+    '"name": "Bo Li",\n'
+    '    "email": "bo@example.com"\n  },\n  {\n    "id": 3,\n    "name": "Zoë",\n    "email": "zoe@example.com"\n  '
+    "}\n]\n",
+    "jq of an answer": '{\n  "users": [\n    {\n      "id": 1,\n      "name": "Ada",\n      "email": '
+    '"ada@example.com"\n    },\n    {\n'
+    '      "id": 2,\n      "name": "Bo Li",\n      "email": "bo@example.com"\n    },\n    {\n      "id": 3,\n'
+    '      "name": "Zoë",\n      "email": "zoe@example.com"\n    }\n  ]\n}\n',
     "jq -c": '{"id":1,"name":"Ada","email":"ada@example.com"}\n{"id":2,"name":"Bo Li","email":"bo@example.com"}\n'
-             '{"id":3,"name":"Zoë","email":"zoe@example.com"}\n',
-    "jq -c of an array": '[{"id":1,"name":"Ada","email":"ada@example.com"},{"id":2,"name":"Bo Li","email":"bo@example.com"},'
-                         '{"id":3,"name":"Zoë","email":"zoe@example.com"}]\n',
+    '{"id":3,"name":"Zoë","email":"zoe@example.com"}\n',
+    "jq -c of an array": '[{"id":1,"name":"Ada","email":"ada@example.com"},{"id":2,"name":"Bo Li",'
+    '"email":"bo@example.com"},'
+    '{"id":3,"name":"Zoë","email":"zoe@example.com"}]\n',
     "PowerShell Export-Csv": '"id","name","email"\r\n"1","Ada","ada@example.com"\r\n"2","Bo Li","bo@example.com"\r\n'
-                             '"3","Zoë","zoe@example.com"\r\n',
-    "a wide table with bars": "id | name | email\n1 | Ada | ada@example.com\n2 | Bo Li | bo@example.com\n3 | Zoë | zoe@example.com\n",
+    '"3","Zoë","zoe@example.com"\r\n',
+    "a wide table with bars": "id | name | email\n1 | Ada | ada@example.com\n2 | Bo Li | bo@example.com\n3 | Zoë | "
+    "zoe@example.com\n",
 }
 PRODUCTS_AS = {
     "pandas to_csv": ',id,name,price\n0,1,"Pen, red",1.2\n1,2,"TV 15""",250.0\n2,3,Désk,99.5\n',
     "pandas to_csv without index": 'id,name,price\n1,"Pen, red",1.2\n2,"TV 15""",250.0\n3,Désk,99.5\n',
     "pandas to_json records": '[{"id":1,"name":"Pen, red","price":1.2},{"id":2,"name":"TV 15\\"","price":250.0},'
-                              '{"id":3,"name":"D\\u00e9sk","price":99.5}]',
+    '{"id":3,"name":"D\\u00e9sk","price":99.5}]',
     "pandas to_json lines": '{"id":1,"name":"Pen, red","price":1.2}\n{"id":2,"name":"TV 15\\"","price":250.0}\n'
-                            '{"id":3,"name":"D\\u00e9sk","price":99.5}\n',
+    '{"id":3,"name":"D\\u00e9sk","price":99.5}\n',
     "Excel CSV UTF-8": b'\xef\xbb\xbfid,name,price\r\n1,"Pen, red",1.2\r\n2,"TV 15""",250\r\n3,D\xc3\xa9sk,99.5\r\n',
-    "Excel Unicode text": '\ufeffid\tname\tprice\r\n1\t"Pen, red"\t1.2\r\n2\t"TV 15"""\t250\r\n3\tDésk\t99.5\r\n'.encode("utf-16-le"),
+    "Excel Unicode text": "\ufeffid\tname\tprice\r\n"
+    '1\t"Pen, red"\t1.2\r\n2\t"TV 15"""\t250\r\n3\tDésk\t99.5\r\n'.encode("utf-16-le"),
     "Google Sheets": 'id,name,price\r\n1,"Pen, red",1.2\r\n2,"TV 15""",250\r\n3,Désk,99.5',
     "psql copy csv header": 'id,name,price\n1,"Pen, red",1.20\n2,"TV 15""",250.00\n3,Désk,99.50\n',
     "sqlite3 -csv -header": 'id,name,price\r\n1,"Pen, red",1.2\r\n2,"TV 15""",250.0\r\n3,"Désk",99.5\r\n',
-    "jq -c": '{"id":1,"name":"Pen, red","price":1.2}\n{"id":2,"name":"TV 15\\"","price":250}\n{"id":3,"name":"Désk","price":99.5}\n',
+    "jq -c": '{"id":1,"name":"Pen, red","price":1.2}\n{"id":2,"name":"TV 15\\"","price":250}\n{"id":3,"name":"Désk",'
+    '"price":99.5}\n',
 }
 NAMES = ["export", "export.csv", "export.json", "export.jsonl", "export.tsv", "export.xlsx", "export.csv.gz"]
 
 
-@pytest.mark.parametrize(("model", "tool"), [*(("users", tool) for tool in USERS_AS), *(("products", tool) for tool in PRODUCTS_AS)])
+@pytest.mark.parametrize(
+    ("model", "tool"), [*(("users", tool) for tool in USERS_AS), *(("products", tool) for tool in PRODUCTS_AS)]
+)
 def test_what_other_programs_export_loads_as_it_is(load: Load, model: str, tool: str) -> None:
     data = (USERS_AS if model == "users" else PRODUCTS_AS)[tool]
     loaded = load(data, model=model)
@@ -151,7 +168,9 @@ def test_what_other_programs_export_loads_as_it_is(load: Load, model: str, tool:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("tool", ["Excel CSV (semicolon)", "Excel Unicode text", "jq", "jq -c", "jq of an answer", "psql copy csv header"])
+@pytest.mark.parametrize(
+    "tool", ["Excel CSV (semicolon)", "Excel Unicode text", "jq", "jq -c", "jq of an answer", "psql copy csv header"]
+)
 def test_the_suffix_says_nothing(load: Load, tool: str, name: str) -> None:
     assert load(USERS_AS[tool], name=name).rows == PEOPLE
 
@@ -164,19 +183,28 @@ def test_gzip_is_read_as_what_it_holds(load: Load, tool: str) -> None:
         assert (loaded.status, loaded.rows) == (0, PEOPLE)
 
 
-@pytest.mark.parametrize("data", [
-    "id,user_id,product_id,quantity\n1,1.0,1.0,2.0\n2,,2.0,1.0\n3,2.0,,\n", "id,user_id,product_id,quantity\n1,1.0,1.0,2\n2,,2.0,1\n3,2.0,,\n",
-    "id\tuser_id\tproduct_id\tquantity\n1\t1\t1\t2\n2\t\\N\t2\t1\n3\t2\t\\N\t\\N\n",
-    '[{"id":1,"user_id":1.0,"product_id":1.0,"quantity":2.0},{"id":2,"user_id":null,"product_id":2.0,"quantity":1.0},\n'
-    '{"id":3,"user_id":2.0,"product_id":null,"quantity":null}]',
-], ids=["pandas to_csv", "the same of integers", "MySQL", "pandas to_json"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        "id,user_id,product_id,quantity\n1,1.0,1.0,2.0\n2,,2.0,1.0\n3,2.0,,\n",
+        "id,user_id,product_id,quantity\n1,1.0,1.0,2\n2,,2.0,1\n3,2.0,,\n",
+        "id\tuser_id\tproduct_id\tquantity\n1\t1\t1\t2\n2\t\\N\t2\t1\n3\t2\t\\N\t\\N\n",
+        '[{"id":1,"user_id":1.0,"product_id":1.0,"quantity":2.0},{"id":2,"user_id":null,"product_id":2.0,'
+        '"quantity":1.0},\n'
+        '{"id":3,"user_id":2.0,"product_id":null,"quantity":null}]',
+    ],
+    ids=["pandas to_csv", "the same of integers", "MySQL", "pandas to_json"],
+)
 def test_columns_that_may_be_null_cost_the_records_that_are_null_there(here: Run, tmp_path: Path, data: str) -> None:
     (tmp_path / "users.csv").write_text(USERS_AS["pandas to_csv without index"], encoding="utf-8")
     (tmp_path / "products.csv").write_text(PRODUCTS_AS["pandas to_csv without index"], encoding="utf-8")
     (tmp_path / "orders").write_text(data, encoding="utf-8")
     result = here("--users", "users.csv", "--products", "products.csv", "--orders", "orders", "--json")
-    found = [(line["id"], [(each["field"], each["code"]) for each in line["problems"]])
-             for line in map(json.loads, result.stdout.splitlines()) if line.get("model") == "orders"]
+    found = [
+        (line["id"], [(each["field"], each["code"]) for each in line["problems"]])
+        for line in map(json.loads, result.stdout.splitlines())
+        if line.get("model") == "orders"
+    ]
     empty = "blank" if data[:3] == "id," else "missing"
     assert found == [(1, []), (2, [("user_id", empty)]), (3, [("product_id", empty), ("quantity", empty)])]
     assert result.returncode == 1 and rows(tmp_path / "orders.db") == [(1, 1, 1, 2)]
@@ -184,7 +212,10 @@ def test_columns_that_may_be_null_cost_the_records_that_are_null_there(here: Run
 
 def test_the_committed_texts_are_what_pandas_writes() -> None:
     pandas = pytest.importorskip("pandas")
-    users, goods = pandas.DataFrame(PEOPLE, columns=MODELS["users"]), pandas.DataFrame(GOODS, columns=MODELS["products"])
+    users, goods = (
+        pandas.DataFrame(PEOPLE, columns=MODELS["users"]),
+        pandas.DataFrame(GOODS, columns=MODELS["products"]),
+    )
     for frame, texts in ((users, USERS_AS), (goods, PRODUCTS_AS)):
         assert frame.to_csv() == texts["pandas to_csv"]
         assert frame.to_csv(index=False) == texts["pandas to_csv without index"]
@@ -207,24 +238,34 @@ def test_the_committed_texts_are_what_sqlite3_and_jq_write(tmp_path: Path, load:
     for flags, tool in (("-csv", "-header"), "sqlite3 -csv -header"), (("-json",), "sqlite3 -json"):
         written = output("sqlite3", *flags, str(database), "SELECT * FROM users ORDER BY id")
         assert load(written).rows == PEOPLE
-        assert written.replace(b"\r", b"").replace(b'"', b"") == USERS_AS[tool].encode().replace(b"\r", b"").replace(b'"', b"")
+        assert written.replace(b"\r", b"").replace(b'"', b"") == USERS_AS[tool].encode().replace(b"\r", b"").replace(
+            b'"', b""
+        )
     assert output("jq", "-s", ".", "users.jsonl").decode() == USERS_AS["jq"]
     assert output("jq", "-s", "{users: .}", "users.jsonl").decode() == USERS_AS["jq of an answer"]
     assert output("jq", "-c", ".", "users.jsonl").decode() == USERS_AS["jq -c"]
 
 
-# ---------------------------------------------------------------------- What is no file of records says the way out
+# -------------------------------------------------------------------------- What is no file of records says the way out
 
-DUMPDATA = json.dumps([{"model": "shop.user", "pk": id_, "fields": {"name": name, "email": email}} for id_, name, email in PEOPLE])
+DUMPDATA = json.dumps(
+    [{"model": "shop.user", "pk": id_, "fields": {"name": name, "email": email}} for id_, name, email in PEOPLE]
+)
 MONGO = json.dumps({"_id": {"$oid": "5f"}, "name": "Ada", "address": {"email": "ada@example.com"}})
 NO_RECORDS = {
-    "jq prints objects": ('{\n  "id": 1,\n  "name": "Ada",\n  "email": "ada@example.com"\n}\n{\n  "id": 2,\n  "name": "Bo",\n'
-                          '  "email": "bo@example.com"\n}\n'),
+    "jq prints objects": (
+        '{\n  "id": 1,\n  "name": "Ada",\n  "email": "ada@example.com"\n}\n{\n  "id": 2,\n  "name": "Bo",\n'
+        '  "email": "bo@example.com"\n}\n'
+    ),
     "one object over several lines": '{\n  "id": 1,\n  "name": "Ada",\n  "email": "ada@example.com"\n}\n',
-    "one with a list in it": '{\n  "id": 1,\n  "name": "Ada",\n  "tags": ["a", "b"],\n  "email": "ada@example.com"\n}\n',
-    "pandas to_json": '{"id":{"0":1,"1":2},"name":{"0":"Ada","1":"Bo"},"email":{"0":"ada@example.com","1":"bo@example.com"}}',
-    "pandas to_json split": '{"columns":["id","name","email"],"index":[0,1],"data":[[1,"Ada","ada@example.com"],[2,"Bo","bo@example.com"]]}',
-    "two lists": '{"users": [{"id": 1, "name": "Ada", "email": "ada@example.com"}], "products": [{"id": 1, "name": "Pen", "price": 1}]}',
+    "one with a list in it": '{\n  "id": 1,\n  "name": "Ada",\n  "tags": ["a", "b"],\n  "email": "ada@example.com"\n'
+    "}\n",
+    "pandas to_json": '{"id":{"0":1,"1":2},"name":{"0":"Ada","1":"Bo"},"email":{"0":"ada@example.com",'
+    '"1":"bo@example.com"}}',
+    "pandas to_json split": '{"columns":["id","name","email"],"index":[0,1],"data":[[1,"Ada","ada@example.com"],[2,'
+    '"Bo","bo@example.com"]]}',
+    "two lists": '{"users": [{"id": 1, "name": "Ada", "email": "ada@example.com"}], "products": [{"id": 1, "name": '
+    '"Pen", "price": 1}]}',
     "Django dumpdata": DUMPDATA,
     "rows without keys": '[["id","name","email"],[1,"Ada","ada@example.com"]]',
     "MongoDB": MONGO,
@@ -236,17 +277,21 @@ def test_json_that_is_not_records_stores_nothing_and_says_so(load: Load, kind: s
     loaded = load(NO_RECORDS[kind])
     told = loaded.error + " ".join(loaded.messages.values())
     assert loaded.status in (1, 2, 3) and "export" in loaded.error + "export" * bool(loaded.messages) and told.strip()
-    if kind != "two lists":                 # what stands above the second list has been read when that comes
+    if kind != "two lists":  # what stands above the second list has been read when that comes
         assert loaded.rows == []
 
 
 @pytest.mark.parametrize("kind", ["jq prints objects", "one object over several lines", "one with a list in it"])
-def test_objects_over_several_lines_are_refused_with_the_command_that_helps(load: Load, tmp_path: Path, kind: str) -> None:
+def test_objects_over_several_lines_are_refused_with_the_command_that_helps(
+    load: Load, tmp_path: Path, kind: str
+) -> None:
     loaded = load(NO_RECORDS[kind])
     assert loaded.status == 2 and "jq -c" in loaded.error
     if shutil.which("jq"):
         command = re.search(r"jq -c '?\.'?", loaded.error).group()
-        lines = subprocess.run([*shlex.split(command), "export"], cwd=tmp_path, capture_output=True, check=True, timeout=30).stdout
+        lines = subprocess.run(
+            [*shlex.split(command), "export"], cwd=tmp_path, capture_output=True, check=True, timeout=30
+        ).stdout
         assert set(load(lines).found.values()) == {GOOD}
 
 
@@ -256,16 +301,23 @@ def test_a_django_dump_is_refused_with_the_command_that_helps(load: Load, tmp_pa
     assert "jq" in loaded.error
     if shutil.which("jq"):
         program = re.search(r"jq '([^']+)'", loaded.error).group(1)
-        records = subprocess.run(["jq", program, "export"], cwd=tmp_path, capture_output=True, check=True, timeout=30).stdout
+        records = subprocess.run(
+            ["jq", program, "export"], cwd=tmp_path, capture_output=True, check=True, timeout=30
+        ).stdout
         assert load(records).rows == PEOPLE
 
 
 # --------------------------------------------------------------------------------------- A list that is wrapped in JSON
 
 WRAPPED = {
-    "alone": '{"users": LIST}', "called otherwise": '{"data": LIST}', "after values": '{"count": 3, "next": null, "ok": true, "users": LIST}',
-    "before values": '{"users": LIST, "count": 3, "next": null}', "pretty": '{\n  "users":\n  LIST\n}\n', "spaces": '\n\n { "users" : LIST } \n',
-    "after an object": '{"meta": {"page": 1, "pages": 9}, "users": LIST}', "before an object": '{"users": LIST, "meta": {"page": 1}}',
+    "alone": '{"users": LIST}',
+    "called otherwise": '{"data": LIST}',
+    "after values": '{"count": 3, "next": null, "ok": true, "users": LIST}',
+    "before values": '{"users": LIST, "count": 3, "next": null}',
+    "pretty": '{\n  "users":\n  LIST\n}\n',
+    "spaces": '\n\n { "users" : LIST } \n',
+    "after an object": '{"meta": {"page": 1, "pages": 9}, "users": LIST}',
+    "before an object": '{"users": LIST, "meta": {"page": 1}}',
     "a text like a list": '{"note": "[{", "users": LIST}',
 }
 
@@ -285,34 +337,60 @@ def test_a_list_of_no_records_is_loaded(load: Load, text: str) -> None:
 
 
 def test_json_lines_with_lists_in_them_are_lines(load: Load) -> None:
-    lines = [json.dumps({"tags": ["a", {"b": [1]}], "id": id_, "name": name, "email": email}) for id_, name, email in PEOPLE]
+    lines = [
+        json.dumps({"tags": ["a", {"b": [1]}], "id": id_, "name": name, "email": email}) for id_, name, email in PEOPLE
+    ]
     for text in ("\n".join(lines), "\n".join(lines[:1]), "\n\n" + "\r\n".join(lines) + "\r\n"):
         loaded = load(text)
-        assert loaded.status == 0 and loaded.rows == PEOPLE[:text.count("tags")] and "tags" in loaded.error
+        assert loaded.status == 0 and loaded.rows == PEOPLE[: text.count("tags")] and "tags" in loaded.error
 
 
-# -------------------------------------------------------------------------------------------------- Quotes gone astray
+# --------------------------------------------------------------------------------------------------- Quotes gone astray
 
 INCHES = [(1, "Ada", '"great scr'), (2, "Bo", "ok"), (3, "Cy", 'wants 15"'), (4, "Dee", "fine")]
-FEET = [(1, "Ada", '"Best of" show'), (2, "Bo", '6" or 7"'), (3, "Cy", ""), (5, "Eve", '""x'), (6, "Fay", 'said "no"'), (7, "Gus", 'ok"')]
+FEET = [
+    (1, "Ada", '"Best of" show'),
+    (2, "Bo", '6" or 7"'),
+    (3, "Cy", ""),
+    (5, "Eve", '""x'),
+    (6, "Fay", 'said "no"'),
+    (7, "Gus", 'ok"'),
+]
 
 
 def table(records: list[tuple], order: tuple[str, ...], separator: str, end: str = "\n") -> str:
     """Return lines of users with a note, as a program writes them that knows nothing of quotes."""
-    cells = [dict(zip(("id", "name", "notes"), map(str, record)), email=f"{record[1].lower()}@example.com") for record in records]
-    return "".join(separator.join(row[name] for name in order) + end for row in [{name: name for name in order}, *cells])
+    cells = [
+        dict(zip(("id", "name", "notes"), map(str, record)), email=f"{record[1].lower()}@example.com")
+        for record in records
+    ]
+    return "".join(
+        separator.join(row[name] for name in order) + end for row in [{name: name for name in order}, *cells]
+    )
 
 
-@pytest.mark.parametrize("order", [
-    ("id", "name", "notes", "email"), ("id", "name", "email", "notes"), ("notes", "id", "name", "email"), ("name", "notes", "id", "email"),
-    ("notes", "name", "email", "id")], ids="-".join)
+@pytest.mark.parametrize(
+    "order",
+    [
+        ("id", "name", "notes", "email"),
+        ("id", "name", "email", "notes"),
+        ("notes", "id", "name", "email"),
+        ("name", "notes", "id", "email"),
+        ("notes", "name", "email", "id"),
+    ],
+    ids="-".join,
+)
 @pytest.mark.parametrize("separator", [",", "\t", ";", "|"], ids=["comma", "tab", "semicolon", "bar"])
 @pytest.mark.parametrize("size", ["1", "1000"])
-def test_a_stray_quote_in_an_ignored_column_swallows_nobody(load: Load, order: tuple[str, ...], separator: str, size: str) -> None:
+def test_a_stray_quote_in_an_ignored_column_swallows_nobody(
+    load: Load, order: tuple[str, ...], separator: str, size: str
+) -> None:
     loaded = load(table(INCHES, order, separator), "--batch-size", size)
     stored = {row[0]: row for row in loaded.rows}
     assert {2, 3, 4} <= stored.keys()
-    assert all(row == (id_, name, f"{name.lower()}@example.com") for id_, name, _ in INCHES for row in [stored.get(id_)] if row)
+    assert all(
+        row == (id_, name, f"{name.lower()}@example.com") for id_, name, _ in INCHES for row in [stored.get(id_)] if row
+    )
     assert loaded.found == {2: loaded.found[2], 3: GOOD, 4: GOOD, 5: GOOD}
     assert loaded.status == (0 if 1 in stored else 1)
 
@@ -328,17 +406,26 @@ def test_stray_quotes_of_all_kinds_cost_their_own_lines_at_most(load: Load, sepa
             loaded = load(table(records, order, separator, end))
             stored = {row[0]: row for row in loaded.rows}
             for id_, name, note in records:
-                assert stored.get(id_, (id_, name, f"{name.lower()}@example.com")) == (id_, name, f"{name.lower()}@example.com")
+                assert stored.get(id_, (id_, name, f"{name.lower()}@example.com")) == (
+                    id_,
+                    name,
+                    f"{name.lower()}@example.com",
+                )
                 assert id_ in stored or '"' in note, (id_, note)
             assert set(loaded.found) == set(range(2, 41))
 
 
 @pytest.mark.parametrize("separator", [",", "\t", ";"], ids=["comma", "tab", "semicolon"])
 def test_ditto_marks_below_one_another_swallow_nobody(load: Load, separator: str) -> None:
-    text = f'id,name,notes,email\n1,Ada,as last year,ada@example.com\n2,Bo,",bo@example.com\n3,Cy,",cy@example.com\n4,Dee,",dee@example.com\n'
+    text = (
+        'id,name,notes,email\n1,Ada,as last year,ada@example.com\n2,Bo,",bo@example.com\n3,Cy,",cy@example.com\n'
+        '4,Dee,",dee@example.com\n'
+    )
     loaded = load(text.replace(",", separator))
     assert set(loaded.found) == {2, 3, 4, 5}
-    assert set(loaded.rows) <= {(id_, name, f"{name.lower()}@example.com") for id_, name in enumerate(("Ada", "Bo", "Cy", "Dee"), start=1)}
+    assert set(loaded.rows) <= {
+        (id_, name, f"{name.lower()}@example.com") for id_, name in enumerate(("Ada", "Bo", "Cy", "Dee"), start=1)
+    }
 
 
 def test_a_stray_quote_in_a_name_costs_its_own_line(load: Load) -> None:
@@ -358,13 +445,16 @@ def test_an_open_quote_is_called_that_wherever_it_stands(load: Load, below: int)
 
 
 def test_cells_of_several_lines_are_kept_together(load: Load) -> None:
-    text = ('id,name,note,email\n1,Ada,"first, second\nthird; 1,2\n\n""fourth""",ada@example.com\n2,Bo Li,"1,2,3\r\n9,9,9,9,9",bo@example.com\n'
-            '3,Zoë,,zoe@example.com\n')
+    text = (
+        'id,name,note,email\n1,Ada,"first, second\nthird; 1,2\n\n""fourth""",ada@example.com\n2,Bo Li,"1,2,3\r\n9,9,'
+        '9,9,9",bo@example.com\n'
+        "3,Zoë,,zoe@example.com\n"
+    )
     loaded = load(text)
     assert loaded.found == {2: GOOD, 6: GOOD, 8: GOOD} and loaded.rows == PEOPLE
 
 
-# ------------------------------------------------------------------------------------------------------------ Separators
+# ----------------------------------------------------------------------------------------------------------- Separators
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"], ids=["comma", "semicolon", "tab", "bar"])
@@ -374,7 +464,11 @@ def test_the_separator_is_the_headers(load: Load, separator: str, above: str, en
     others = ",;\t|".replace(separator, "")
     lines = [*([above.replace("SEPARATOR", separator)] if above else []), "email;id;name;more".replace(";", separator)]
     for id_, _, email in PEOPLE:
-        lines.append(separator.join([email, str(id_), f'"A{others}{separator}b"' if separator != "\t" else f"A{others.strip()}b", others]))
+        lines.append(
+            separator.join(
+                [email, str(id_), f'"A{others}{separator}b"' if separator != "\t" else f"A{others.strip()}b", others]
+            )
+        )
     loaded = load(end.join([*lines, ""]).replace("\t,", "\t").replace(f"{others}{end}", f'"{others}"{end}'))
     name = f"A{others}{separator}b" if separator != "\t" else f"A{others.strip()}b"
     first = 3 if above else 2
@@ -404,34 +498,71 @@ def test_the_separator_of_most_cells_is_not_the_headers(load: Load) -> None:
     assert loaded.rows == PEOPLE[:1]
 
 
-# --------------------------------------------------------------------------------------------- Blank, short and long rows
+# ------------------------------------------------------------------------------------------- Blank, short and long rows
 
 SHORT_AND_LONG = {
-    "rows of commas": ("id,name,email,note\n1,Ada,ada@example.com,x\n,,,\n2,Bo Li,bo@example.com,\n,,,\n,,,\n", {2: GOOD, 4: GOOD}),
+    "rows of commas": (
+        "id,name,email,note\n1,Ada,ada@example.com,x\n,,,\n2,Bo Li,bo@example.com,\n,,,\n,,,\n",
+        {2: GOOD, 4: GOOD},
+    ),
     "rows of quotes": ('id,name,email\n1,Ada,ada@example.com\n"","",""\n2,Bo Li,bo@example.com\n', {2: GOOD, 4: GOOD}),
-    "rows of spaces between commas": ("id,name,email\n1,Ada,ada@example.com\n , ,\t\n2,Bo Li,bo@example.com\n", {2: GOOD, 4: GOOD}),
-    "fewer commas than columns": ("id,name,email\n1,Ada,ada@example.com\n,\n2,Bo Li,bo@example.com\n,,,,,,,\n", {2: GOOD, 4: GOOD}),
-    "lines of spaces": ("id,name,email\n1,Ada,ada@example.com\n   \n2,Bo Li,bo@example.com\n \t \n", {2: GOOD, 4: GOOD}),
+    "rows of spaces between commas": (
+        "id,name,email\n1,Ada,ada@example.com\n , ,\t\n2,Bo Li,bo@example.com\n",
+        {2: GOOD, 4: GOOD},
+    ),
+    "fewer commas than columns": (
+        "id,name,email\n1,Ada,ada@example.com\n,\n2,Bo Li,bo@example.com\n,,,,,,,\n",
+        {2: GOOD, 4: GOOD},
+    ),
+    "lines of spaces": (
+        "id,name,email\n1,Ada,ada@example.com\n   \n2,Bo Li,bo@example.com\n \t \n",
+        {2: GOOD, 4: GOOD},
+    ),
     "blank lines": ("\n\nid,name,email\n\n1,Ada,ada@example.com\n\r\n\n2,Bo Li,bo@example.com\n\n", {5: GOOD, 8: GOOD}),
-    "a separator at each end": ("id,name,email,\n1,Ada,ada@example.com,\n2,Bo Li,bo@example.com,\n", {2: GOOD, 3: GOOD}),
-    "a separator at the end of rows alone": ("id,name,email\n1,Ada,ada@example.com,\n2,Bo Li,bo@example.com,,,\n", {2: GOOD, 3: GOOD}),
-    "quoted and empty surplus": ('id,name,email\n1,Ada,ada@example.com,""\n2,Bo Li,bo@example.com, \n', {2: GOOD, 3: GOOD}),
-    "short of ignored columns": ("id,name,email,note,tag\n1,Ada,ada@example.com\n2,Bo Li,bo@example.com,x\n", {2: GOOD, 3: GOOD}),
-    "short of a used column": ("id,note,name,email\n1,x,Ada,ada@example.com\n2,x,Bo\n3\n", {2: GOOD, 3: "malformed", 4: "malformed"}),
-    "too long": ("id,name,email\n1,Ada,ada@example.com\n2,Bo,bo@example.com,x\n3,Cy,,cy@example.com\n", {2: GOOD, 3: "malformed", 4: "malformed"}),
-    "too long after ignored columns": ("id,name,email,note\n1,Ada,ada@example.com,a,b\n2,Bo Li,bo@example.com,a,\n", {2: "malformed", 3: GOOD}),
+    "a separator at each end": (
+        "id,name,email,\n1,Ada,ada@example.com,\n2,Bo Li,bo@example.com,\n",
+        {2: GOOD, 3: GOOD},
+    ),
+    "a separator at the end of rows alone": (
+        "id,name,email\n1,Ada,ada@example.com,\n2,Bo Li,bo@example.com,,,\n",
+        {2: GOOD, 3: GOOD},
+    ),
+    "quoted and empty surplus": (
+        'id,name,email\n1,Ada,ada@example.com,""\n2,Bo Li,bo@example.com, \n',
+        {2: GOOD, 3: GOOD},
+    ),
+    "short of ignored columns": (
+        "id,name,email,note,tag\n1,Ada,ada@example.com\n2,Bo Li,bo@example.com,x\n",
+        {2: GOOD, 3: GOOD},
+    ),
+    "short of a used column": (
+        "id,note,name,email\n1,x,Ada,ada@example.com\n2,x,Bo\n3\n",
+        {2: GOOD, 3: "malformed", 4: "malformed"},
+    ),
+    "too long": (
+        "id,name,email\n1,Ada,ada@example.com\n2,Bo,bo@example.com,x\n3,Cy,,cy@example.com\n",
+        {2: GOOD, 3: "malformed", 4: "malformed"},
+    ),
+    "too long after ignored columns": (
+        "id,name,email,note\n1,Ada,ada@example.com,a,b\n2,Bo Li,bo@example.com,a,\n",
+        {2: "malformed", 3: GOOD},
+    ),
 }
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"], ids=["comma", "semicolon", "tab"])
 @pytest.mark.parametrize("kind", SHORT_AND_LONG)
-def test_rows_that_are_empty_short_or_long_do_no_harm_where_it_does_not_matter(load: Load, kind: str, separator: str) -> None:
+def test_rows_that_are_empty_short_or_long_do_no_harm_where_it_does_not_matter(
+    load: Load, kind: str, separator: str
+) -> None:
     text, expected = SHORT_AND_LONG[kind]
     if separator == "\t" and "\t" in text:
         return
     loaded = load(text.replace(",", separator))
     assert loaded.found == expected and loaded.status == (0 if set(expected.values()) == {GOOD} else 1)
-    assert loaded.rows == [row for row in PEOPLE[:2] if row[0] - 1 < len(expected) and list(expected.values())[row[0] - 1] == GOOD]
+    assert loaded.rows == [
+        row for row in PEOPLE[:2] if row[0] - 1 < len(expected) and list(expected.values())[row[0] - 1] == GOOD
+    ]
 
 
 def test_a_row_of_another_length_is_told_with_both_numbers(load: Load) -> None:
@@ -443,13 +574,20 @@ def test_a_row_of_another_length_is_told_with_both_numbers(load: Load) -> None:
 def test_spaces_around_cells_and_before_quotes_are_dropped(load: Load) -> None:
     loaded = load('id, name, price\n1, "Pen, red", 1.20\n 2 ,\t"TV 15""" , 250\n3,  Désk  , 99.5 \n', model="products")
     assert (loaded.status, loaded.rows) == (0, GOODS)
-    loaded = load('id, name, email\n1, Ada, ada@example.com\n2, "Bo Li", "bo@example.com"\n3,\u00a0Zoë\u3000, zoe@example.com\n')
+    loaded = load(
+        'id, name, email\n1, Ada, ada@example.com\n2, "Bo Li", "bo@example.com"\n3,\u00a0Zoë\u3000, zoe@example.com\n'
+    )
     assert (loaded.status, loaded.rows) == (0, PEOPLE)
 
 
-# ------------------------------------------------------------------------------------------------------------- Encodings
+# ------------------------------------------------------------------------------------------------------------ Encodings
 
-ACCENTS = [(1, "André", "andre@example.com"), (2, "Bo", "bo@example.com"), (3, "Zoë", "zoe@example.com"), (4, "Dee", "dee@example.com")]
+ACCENTS = [
+    (1, "André", "andre@example.com"),
+    (2, "Bo", "bo@example.com"),
+    (3, "Zoë", "zoe@example.com"),
+    (4, "Dee", "dee@example.com"),
+]
 
 
 def accents(encoding: str, separator: str = ",") -> bytes:
@@ -459,10 +597,17 @@ def accents(encoding: str, separator: str = ",") -> bytes:
 
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "cp850", "mac-roman", "ISO-8859-15"])
 @pytest.mark.parametrize("separator", [",", ";"])
-def test_bytes_that_are_no_text_cost_their_records_and_one_notice_says_what_helps(load: Load, encoding: str, separator: str) -> None:
+def test_bytes_that_are_no_text_cost_their_records_and_one_notice_says_what_helps(
+    load: Load, encoding: str, separator: str
+) -> None:
     data = accents(encoding, separator)
     loaded = load(data)
-    assert loaded.found == {2: "bad_text", 3: GOOD, 4: "bad_text", 5: GOOD} or loaded.found == {2: "malformed", 3: GOOD, 4: "malformed", 5: GOOD}
+    assert loaded.found == {2: "bad_text", 3: GOOD, 4: "bad_text", 5: GOOD} or loaded.found == {
+        2: "malformed",
+        3: GOOD,
+        4: "malformed",
+        5: GOOD,
+    }
     told = [line for line in notices(loaded) if "separated" not in line]
     assert len(told) == 1 and "UTF-8" in told[0] and "--encoding" in told[0]
     assert f"0x{'é'.encode(encoding)[0]:02X}" in told[0]
@@ -481,12 +626,26 @@ def test_bytes_in_an_ignored_column_do_no_harm(load: Load) -> None:
     data = "id,note,name,email\n1,André,Ada,ada@example.com\n2,\x80\xff,Bo Li,bo@example.com\n".encode("latin-1")
     loaded = load(data)
     assert loaded.status == 0 and loaded.rows == PEOPLE[:2] and len(notices(loaded)) == 1
-    lines = b'{"id":1,"name":"Ada","email":"ada@example.com","note":"\xe9"}\n{"id":2,"name":"Bo Li","email":"bo@example.com","note":""}\n'
+    lines = (
+        b'{"id":1,"name":"Ada","email":"ada@example.com","note":"\xe9"}\n{"id":2,"name":"Bo Li",'
+        b'"email":"bo@example.com","note":""}\n'
+    )
     assert load(lines).rows == PEOPLE[:2]
 
 
-@pytest.mark.parametrize(("encoding", "flag"), [("utf-16-le", "utf-16-le"), ("utf-16-be", "utf-16-be"), ("utf-32", "utf-32"), ("cp037", "cp037"),
-                                                ("cp1252", "CP1252"), ("utf-8-sig", "utf-8"), ("utf-16", "cp1252"), ("utf-8", "utf_8")])
+@pytest.mark.parametrize(
+    ("encoding", "flag"),
+    [
+        ("utf-16-le", "utf-16-le"),
+        ("utf-16-be", "utf-16-be"),
+        ("utf-32", "utf-32"),
+        ("cp037", "cp037"),
+        ("cp1252", "CP1252"),
+        ("utf-8-sig", "utf-8"),
+        ("utf-16", "cp1252"),
+        ("utf-8", "utf_8"),
+    ],
+)
 def test_an_encoding_may_be_named_and_a_mark_is_stronger(load: Load, encoding: str, flag: str) -> None:
     loaded = load(accents(encoding), "--encoding", flag)
     assert (loaded.status, loaded.rows) == (0, ACCENTS)
@@ -505,8 +664,13 @@ def test_an_encoding_that_is_none_is_wrong_usage(load: Load, name: str) -> None:
     assert loaded.status == 2 and "--encoding" in loaded.error
 
 
-def test_control_characters_are_judged_by_the_record_and_make_no_file_binary(load: Load, here: Run, tmp_path: Path) -> None:
-    lines = [f"{number},{'Bell' + chr(7) if number % 9 == 0 else 'Ann'},u{number}@example.com,{chr(27)}[31mred{chr(27)}[0m\n" for number in range(1, 91)]
+def test_control_characters_are_judged_by_the_record_and_make_no_file_binary(
+    load: Load, here: Run, tmp_path: Path
+) -> None:
+    lines = [
+        f"{number},{'Bell' + chr(7) if number % 9 == 0 else 'Ann'},u{number}@example.com,{chr(27)}[31mred{chr(27)}[0m\n"
+        for number in range(1, 91)
+    ]
     loaded = load("id,name,email,note\n" + "".join(lines), "--rejects", "rejected")
     assert list(loaded.found.values()).count("bad_text") == 10 and loaded.status == 1
     assert all("U+0007" in message for message in loaded.messages.values() if message)
@@ -514,42 +678,124 @@ def test_control_characters_are_judged_by_the_record_and_make_no_file_binary(loa
     assert again.status == 1 and list(again.found.values()) == ["bad_text"] * 10
 
 
-# --------------------------------------------------------------------------------------------------------------- Numbers
+# -------------------------------------------------------------------------------------------------------------- Numbers
 
 WHOLE = {"5": 5, "5.0": 5, "5.000": 5, "007": 7, "9223372036854775807": 2**63 - 1, "1.0": 1}
-NOT_WHOLE = {"5.5": "not_integer", "0": "not_positive", "-3": "not_positive", "-3.0": "not_positive", "9223372036854775808": "out_of_range",
-             "1_000": "not_integer", "1,000": "not_integer", "5 EUR": "not_integer", "#5": "not_integer", "٣": "not_integer", "１２": "not_integer",
-             "0x10": "not_integer", "five": "not_integer", "true": "not_integer", "5²": "not_integer", "5.0.0": "not_integer", "1 000": "not_integer"}
-PRICES = {"5": 5.0, ".5": 0.5, "5.": 5.0, ".50": 0.5, "1e3": 1000.0, "1E-2": 0.01, "2.5e+2": 250.0, "0.1": 0.1, "123456789012345": 123456789012345.0,
-          "0.123456789012345": 0.123456789012345, "12345678.9012345": 12345678.9012345, "1e300": 1e300, "9.99": 9.99, "1000.00": 1000.0}
-NOT_PRICES = {"1,299.00": ",", "$5": "$", "5 EUR": "E", "12,50": ",", "€5": "€", "5€": "€", "1'000": "'", "10%": "%", "1_000": "_", "0x10": "x",
-              "nan": "n", "inf": "i", "Infinity": "I", "-inf": None, "NaN": "N", "USD 5": "U", "(5)": "(", "5/2": "/", "~5": "~", "٣": "٣", "１２": "１",
-              "5.0.0": ".", "1e5e5": "e", "1\u202f000": None, "1 000": None}
-OUT_OF_RANGE = ["9007199254740993", "9007199254740992.5", "9007199254740991", "1234567890123456", "0.30000000000000004", "1e400", "9e999",
-                "1.234567890123456"]
+NOT_WHOLE = {
+    "5.5": "not_integer",
+    "0": "not_positive",
+    "-3": "not_positive",
+    "-3.0": "not_positive",
+    "9223372036854775808": "out_of_range",
+    "1_000": "not_integer",
+    "1,000": "not_integer",
+    "5 EUR": "not_integer",
+    "#5": "not_integer",
+    "٣": "not_integer",
+    "１２": "not_integer",
+    "0x10": "not_integer",
+    "five": "not_integer",
+    "true": "not_integer",
+    "5²": "not_integer",
+    "5.0.0": "not_integer",
+    "1 000": "not_integer",
+}
+PRICES = {
+    "5": 5.0,
+    ".5": 0.5,
+    "5.": 5.0,
+    ".50": 0.5,
+    "1e3": 1000.0,
+    "1E-2": 0.01,
+    "2.5e+2": 250.0,
+    "0.1": 0.1,
+    "123456789012345": 123456789012345.0,
+    "0.123456789012345": 0.123456789012345,
+    "12345678.9012345": 12345678.9012345,
+    "1e300": 1e300,
+    "9.99": 9.99,
+    "1000.00": 1000.0,
+}
+NOT_PRICES = {
+    "1,299.00": ",",
+    "$5": "$",
+    "5 EUR": "E",
+    "12,50": ",",
+    "€5": "€",
+    "5€": "€",
+    "1'000": "'",
+    "10%": "%",
+    "1_000": "_",
+    "0x10": "x",
+    "nan": "n",
+    "inf": "i",
+    "Infinity": "I",
+    "-inf": None,
+    "NaN": "N",
+    "USD 5": "U",
+    "(5)": "(",
+    "5/2": "/",
+    "~5": "~",
+    "٣": "٣",
+    "１２": "１",
+    "5.0.0": ".",
+    "1e5e5": "e",
+    "1\u202f000": None,
+    "1 000": None,
+}
+OUT_OF_RANGE = [
+    "9007199254740993",
+    "9007199254740992.5",
+    "9007199254740991",
+    "1234567890123456",
+    "0.30000000000000004",
+    "1e400",
+    "9e999",
+    "1.234567890123456",
+]
 
 
 def as_csv(model: str, field: str, values: list[str]) -> str:
     """Return a file with these values of one field, the other fields good, all cells quoted."""
-    records = [{name: {"id": id_, "name": f"N{id_}", "email": f"e{id_}@example.com", "price": 1}.get(name, 1) for name in MODELS[model]}
-               for id_ in range(1, len(values) + 1)]
-    rows_ = [[value if name == field else str(record[name]) for name in MODELS[model]] for record, value in zip(records, values)]
-    return "".join(",".join('"{}"'.format(cell.replace('"', '""')) for cell in row) + "\n" for row in [list(MODELS[model]), *rows_])
+    records = [
+        {
+            name: {"id": id_, "name": f"N{id_}", "email": f"e{id_}@example.com", "price": 1}.get(name, 1)
+            for name in MODELS[model]
+        }
+        for id_ in range(1, len(values) + 1)
+    ]
+    rows_ = [
+        [value if name == field else str(record[name]) for name in MODELS[model]]
+        for record, value in zip(records, values)
+    ]
+    return "".join(
+        ",".join('"{}"'.format(cell.replace('"', '""')) for cell in row) + "\n" for row in [list(MODELS[model]), *rows_]
+    )
 
 
 def as_json(model: str, field: str, values: list[str], bare: bool) -> str:
     """Return the same as JSON Lines, the values as numbers or as texts."""
     names, *cells = csv.reader(as_csv(model, field, values).splitlines())
-    return "".join("{%s}\n" % ", ".join(
-        f'"{name}": {cell if name == field and bare or name in ("price", "id") and name != field else json.dumps(cell)}'
-        for name, cell in zip(names, row)) for row in cells)
+    return "".join(
+        "{%s}\n"
+        % ", ".join(
+            f'"{name}": '
+            f"{cell if name == field and bare or name in ('price', 'id') and name != field else json.dumps(cell)}"
+            for name, cell in zip(names, row)
+        )
+        for row in cells
+    )
 
 
 @pytest.mark.parametrize("values", [[value] for value in (*WHOLE, *NOT_WHOLE)], ids=lambda values: ascii(values[0]))
 def test_a_whole_number_is_judged_by_its_text_alike_in_all_notations(load: Load, values: list[str]) -> None:
     expected = {**NOT_WHOLE, **dict.fromkeys(WHOLE, GOOD)}[values[0]]
     stored = [(WHOLE[values[0]], "N1", "e1@example.com")] if values[0] in WHOLE else []
-    texts = [as_csv("users", "id", values), as_csv("users", "id", [f" {values[0]}\t"]), as_json("users", "id", values, bare=False)]
+    texts = [
+        as_csv("users", "id", values),
+        as_csv("users", "id", [f" {values[0]}\t"]),
+        as_json("users", "id", values, bare=False),
+    ]
     if re.fullmatch(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?|true", values[0]):
         texts.append(as_json("users", "id", values, bare=True))
     for text in texts:
@@ -561,19 +807,27 @@ def test_a_whole_number_is_judged_by_its_text_alike_in_all_notations(load: Load,
 def test_prices_as_people_and_programs_write_them_are_taken(load: Load, size: str) -> None:
     values = list(PRICES)
     expected = [(id_, f"N{id_}", price) for id_, price in enumerate(PRICES.values(), start=1)]
-    for text in (as_csv("products", "price", values), as_csv("products", "price", [f"  {value} " for value in values]),
-                 as_json("products", "price", values, bare=False)):
+    for text in (
+        as_csv("products", "price", values),
+        as_csv("products", "price", [f"  {value} " for value in values]),
+        as_json("products", "price", values, bare=False),
+    ):
         assert load(text, "--batch-size", size, model="products").rows == expected
     bare = [value for value in values if re.fullmatch(r"(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", value)]
-    assert [row[2] for row in load(as_json("products", "price", bare, bare=True), model="products").rows] == [PRICES[value] for value in bare]
+    assert [row[2] for row in load(as_json("products", "price", bare, bare=True), model="products").rows] == [
+        PRICES[value] for value in bare
+    ]
 
 
 @pytest.mark.parametrize("value", NOT_PRICES, ids=ascii)
 def test_a_price_that_is_no_number_is_rejected_with_what_is_in_the_way(load: Load, value: str) -> None:
-    for text in (as_csv("products", "price", ["1", value, "2"]), as_json("products", "price", ["1", value, "2"], bare=False)):
+    for text in (
+        as_csv("products", "price", ["1", value, "2"]),
+        as_json("products", "price", ["1", value, "2"], bare=False),
+    ):
         loaded = load(text, model="products")
         assert list(loaded.found.values()) == [GOOD, "not_number", GOOD] and loaded.rows[1][0] == 3
-        message, = filter(None, loaded.messages.values())
+        (message,) = filter(None, loaded.messages.values())
         if NOT_PRICES[value]:
             assert message == f'price "{value}" is not a number: it holds "{NOT_PRICES[value]}"'
         assert "it holds" in message and message.isprintable(), message
@@ -581,7 +835,11 @@ def test_a_price_that_is_no_number_is_rejected_with_what_is_in_the_way(load: Loa
 
 @pytest.mark.parametrize("value", OUT_OF_RANGE)
 def test_a_price_of_more_digits_than_are_kept_is_never_stored_as_another_one(load: Load, value: str) -> None:
-    for text in (as_csv("products", "price", [value]), as_json("products", "price", [value], bare=True), as_json("products", "price", [value], bare=False)):
+    for text in (
+        as_csv("products", "price", [value]),
+        as_json("products", "price", [value], bare=True),
+        as_json("products", "price", [value], bare=False),
+    ):
         loaded = load(text, model="products")
         assert (list(loaded.found.values()), loaded.rows) == (["out_of_range"], [])
 
@@ -593,35 +851,78 @@ def test_every_price_of_up_to_15_digits_is_stored_as_it_is(load: Load) -> None:
         digits = "".join(chance.choices(string.digits, k=chance.randint(1, 15)))
         digits = chance.choice("123456789") + digits[1:]
         point = chance.randint(0, len(digits))
-        values.append(chance.choice([digits, f"{digits[:point]}.{digits[point:]}", f"0.{digits}", f"{digits}e{chance.randint(-20, 20)}"]))
+        values.append(
+            chance.choice(
+                [digits, f"{digits[:point]}.{digits[point:]}", f"0.{digits}", f"{digits}e{chance.randint(-20, 20)}"]
+            )
+        )
     stored = load(as_csv("products", "price", values), "--batch-size", "100", model="products").rows
     assert [row[2] for row in stored] == [float(value) for value in values]
     assert all(f"{float(value):.15g}" == f"{row[2]:.15g}" for value, row in zip(values, stored))
 
 
-@pytest.mark.parametrize(("value", "code"), [("0", "not_positive"), ("0.0", "not_positive"), ("-0", "not_positive"), ("-5", "not_positive"),
-                                             ("-.5", "not_positive"), ("0e9", "not_positive"), ("", "blank"), ("  ", "blank"), (r"\N", "missing")])
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        ("0", "not_positive"),
+        ("0.0", "not_positive"),
+        ("-0", "not_positive"),
+        ("-5", "not_positive"),
+        ("-.5", "not_positive"),
+        ("0e9", "not_positive"),
+        ("", "blank"),
+        ("  ", "blank"),
+        (r"\N", "missing"),
+    ],
+)
 def test_a_price_that_is_none_is_rejected(load: Load, value: str, code: str) -> None:
     assert list(load(as_csv("products", "price", [value]), model="products").found.values()) == [code]
 
 
-# ----------------------------------------------------------------------------------------------------------------- Texts
+# ---------------------------------------------------------------------------------------------------------------- Texts
 
 
 def test_mysqls_null_is_missing_in_every_column(load: Load) -> None:
-    loaded = load("id\tname\temail\n1\t\\N\tada@example.com\n2\tBo\t\\N\n\\N\tCy\tcy@example.com\n4\t\\n\td@example.com\n")
-    assert loaded.found == {2: "missing", 3: "missing", 4: "missing", 5: GOOD} and loaded.rows == [(4, "\\n", "d@example.com")]
+    loaded = load(
+        "id\tname\temail\n1\t\\N\tada@example.com\n2\tBo\t\\N\n\\N\tCy\tcy@example.com\n4\t\\n\td@example.com\n"
+    )
+    assert loaded.found == {2: "missing", 3: "missing", 4: "missing", 5: GOOD} and loaded.rows == [
+        (4, "\\n", "d@example.com")
+    ]
 
 
 def test_names_that_only_look_alike_are_different(load: Load) -> None:
-    names = ["Grid 102", "Grid 10²", "Grid 10₂", "fi", "ﬁ", "１", "1", "№", "No", "it", "瑩", "Ⅳ", "IV", "A B", "A  B", "A\u00a0B"]
-    loaded = load("id,name,price\n" + "".join(f"{id_},{name},1\n" for id_, name in enumerate(names, start=1)), model="products")
+    names = [
+        "Grid 102",
+        "Grid 10²",
+        "Grid 10₂",
+        "fi",
+        "ﬁ",
+        "１",
+        "1",
+        "№",
+        "No",
+        "it",
+        "瑩",
+        "Ⅳ",
+        "IV",
+        "A B",
+        "A  B",
+        "A\u00a0B",
+    ]
+    loaded = load(
+        "id,name,price\n" + "".join(f"{id_},{name},1\n" for id_, name in enumerate(names, start=1)), model="products"
+    )
     # "fi" and its ligature are the same when their case is folded; all the others differ
     assert [line - 2 for line, found in loaded.found.items() if found != GOOD] == [names.index("ﬁ")]
     assert [row[1] for row in loaded.rows] == [name for name in names if name != "ﬁ"]
 
 
-@pytest.mark.parametrize(("first", "second"), [("Café", "Cafe\u0301"), ("straße", "STRASSE"), ("ΣΊΣΥΦΟΣ", "σίσυφος"), ("Pen", " PEN "), ("Å", "\u212b")], ids=ascii)
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("Café", "Cafe\u0301"), ("straße", "STRASSE"), ("ΣΊΣΥΦΟΣ", "σίσυφος"), ("Pen", " PEN "), ("Å", "\u212b")],
+    ids=ascii,
+)
 def test_names_that_differ_in_case_or_form_alone_are_the_same(load: Load, first: str, second: str) -> None:
     loaded = load(f"id,name,price\n1,{first},1\n2,{second},1\n3,other,1\n", model="products")
     assert loaded.found == {2: GOOD, 3: "not_unique", 4: GOOD}
@@ -631,13 +932,28 @@ def test_names_that_differ_in_case_or_form_alone_are_the_same(load: Load, first:
 @pytest.mark.parametrize("batch", ["1", "1000"])
 def test_different_names_that_are_stored_are_sound(here: Run, load: Load, tmp_path: Path, batch: str) -> None:
     names = ["it", "瑩", "Grid 102", "Grid 10²", "ı", "I", "ss", "ẞt", "ſ", "K", "k\u0301"]
-    loaded = load("id,name,price\n" + "".join(f"{id_},{name},1\n" for id_, name in enumerate(names, start=1)), "--batch-size", batch, model="products")
+    loaded = load(
+        "id,name,price\n" + "".join(f"{id_},{name},1\n" for id_, name in enumerate(names, start=1)),
+        "--batch-size",
+        batch,
+        model="products",
+    )
     assert len(loaded.rows) == len(names)
     assert here("--verify", "--db", "databases 1").returncode == 0
 
 
-@pytest.mark.parametrize(("character", "name"), [("\n", "line break"), ("\r\n", "line break"), ("\t", "tab"), ("\x07", "U+0007"), ("\x1b", "U+001B"), ("\x9f", "U+009F")],
-                         ids=ascii)
+@pytest.mark.parametrize(
+    ("character", "name"),
+    [
+        ("\n", "line break"),
+        ("\r\n", "line break"),
+        ("\t", "tab"),
+        ("\x07", "U+0007"),
+        ("\x1b", "U+001B"),
+        ("\x9f", "U+009F"),
+    ],
+    ids=ascii,
+)
 def test_a_character_that_no_text_may_hold_is_named(load: Load, character: str, name: str) -> None:
     loaded = load(f'id,name,email\n1,"A{character}b",a@example.com\n')
     assert list(loaded.found.values()) == ["bad_text"] and name in list(loaded.messages.values())[0]
@@ -645,15 +961,30 @@ def test_a_character_that_no_text_may_hold_is_named(load: Load, character: str, 
     assert list(loaded.found.values()) == ["bad_text"] and name in loaded.messages[1]
 
 
-# ------------------------------------------------------------------------------------------------------------------ JSON
+# ----------------------------------------------------------------------------------------------------------------- JSON
 
 
-@pytest.mark.parametrize(("value", "shown", "code"), [
-    ("null", None, "missing"), ("true", "true", "not_text"), ("false", "false", "not_text"), ("5", "5", "not_text"), ("5.50", "5.50", "not_text"),
-    ('{"first": "A"}', '{"first": "A"}', "not_text"), ('{"first": {"b": [true, null]}}', '{"first": {"b": [true, null]}}', "not_text"),
-    ('["a", null]', '["a", null]', "not_text"), ("[]", "[]", "not_text"), ("{}", "{}", "not_text"), ('""', None, "blank"), ('" "', None, "blank")])
+@pytest.mark.parametrize(
+    ("value", "shown", "code"),
+    [
+        ("null", None, "missing"),
+        ("true", "true", "not_text"),
+        ("false", "false", "not_text"),
+        ("5", "5", "not_text"),
+        ("5.50", "5.50", "not_text"),
+        ('{"first": "A"}', '{"first": "A"}', "not_text"),
+        ('{"first": {"b": [true, null]}}', '{"first": {"b": [true, null]}}', "not_text"),
+        ('["a", null]', '["a", null]', "not_text"),
+        ("[]", "[]", "not_text"),
+        ("{}", "{}", "not_text"),
+        ('""', None, "blank"),
+        ('" "', None, "blank"),
+    ],
+)
 @pytest.mark.parametrize("array", [False, True], ids=["lines", "array"])
-def test_values_are_shown_as_the_input_has_them(load: Load, value: str, shown: str | None, code: str, array: bool) -> None:
+def test_values_are_shown_as_the_input_has_them(
+    load: Load, value: str, shown: str | None, code: str, array: bool
+) -> None:
     text = f'{{"id": 1, "name": {value}, "email": "a@example.com"}}'
     loaded = load(f"[{text}]" if array else text)
     assert list(loaded.found.values()) == [code]
@@ -661,7 +992,9 @@ def test_values_are_shown_as_the_input_has_them(load: Load, value: str, shown: s
     assert not re.search(r"None|True|False|\(\(", loaded.messages[1])
 
 
-@pytest.mark.parametrize(("value", "shown"), [("true", "true"), ("[1]", "[1]"), ('{"a": 1}', '{"a": 1}'), ("false", "false")])
+@pytest.mark.parametrize(
+    ("value", "shown"), [("true", "true"), ("[1]", "[1]"), ('{"a": 1}', '{"a": 1}'), ("false", "false")]
+)
 def test_numbers_that_are_none_are_shown_as_the_input_has_them(load: Load, value: str, shown: str) -> None:
     loaded = load(f'{{"id": {value}, "name": "Pen", "price": {value}}}', model="products")
     assert loaded.found == {1: "not_integer not_number"} and loaded.messages[1].count(shown) == 2
@@ -683,8 +1016,17 @@ def test_a_comma_at_the_end_of_a_line_of_json_is_told(load: Load) -> None:
     assert set(every.found.values()) <= {"malformed"} and every.rows == [] and every.status in (1, 2)
 
 
-@pytest.mark.parametrize(("tail", "line", "column"), [
-    ('  {"id": 2 "name": "Bo"},\n  {"id": 3}\n]', 3, 12), ('  {"id": 2, "name": Bo}]', 3, 21), ("  {'id': 2}]", 3, 4), ("  ]", 3, 3), ("", 3, 1), ("  x]", 3, 3)])
+@pytest.mark.parametrize(
+    ("tail", "line", "column"),
+    [
+        ('  {"id": 2 "name": "Bo"},\n  {"id": 3}\n]', 3, 12),
+        ('  {"id": 2, "name": Bo}]', 3, 21),
+        ("  {'id': 2}]", 3, 4),
+        ("  ]", 3, 3),
+        ("", 3, 1),
+        ("  x]", 3, 3),
+    ],
+)
 def test_a_syntax_error_in_an_array_ends_the_reading_there(load: Load, tail: str, line: int, column: int) -> None:
     loaded = load('[\n  {"id": 1, "name": "Ada", "email": "ada@example.com"},\n' + tail)
     assert loaded.status == 3 and loaded.rows == PEOPLE[:1] and loaded.cut
@@ -693,7 +1035,7 @@ def test_a_syntax_error_in_an_array_ends_the_reading_there(load: Load, tail: str
     assert f"line {line}" in message and f"column {column}" in message, message
 
 
-# ----------------------------------------------------------------------------------------- Large records and repeated keys
+# -------------------------------------------------------------------------------------- Large records and repeated keys
 
 
 @pytest.mark.parametrize("kind", ["csv", "quoted", "lines", "array", "wrapped"])
@@ -701,9 +1043,14 @@ def test_a_record_above_a_mebibyte_is_one_rejected_record(load: Load, kind: str)
     names = ["Ada", "x" * (1 << 20), "Cy"]
     if kind in ("csv", "quoted"):
         quote = '"' if kind == "quoted" else ""
-        text = "id,name,email\n" + "".join(f"{id_},{quote}{name}{quote},u{id_}@example.com\n" for id_, name in enumerate(names, start=1))
+        text = "id,name,email\n" + "".join(
+            f"{id_},{quote}{name}{quote},u{id_}@example.com\n" for id_, name in enumerate(names, start=1)
+        )
     else:
-        lines = [json.dumps({"id": id_, "name": name, "email": f"u{id_}@example.com"}) for id_, name in enumerate(names, start=1)]
+        lines = [
+            json.dumps({"id": id_, "name": name, "email": f"u{id_}@example.com"})
+            for id_, name in enumerate(names, start=1)
+        ]
         text = "\n".join(lines) if kind == "lines" else "[\n" + ",\n".join(lines) + "]"
         text = f'{{"users": {text}}}' if kind == "wrapped" else text
     loaded = load(text)
@@ -713,7 +1060,8 @@ def test_a_record_above_a_mebibyte_is_one_rejected_record(load: Load, kind: str)
 
 
 def test_a_repeated_key_is_told(load: Load) -> None:
-    loaded = load('{"id": 1, "name": "Ada", "email": "ada@example.com"}\n{"id": 2, "name": "Bo", "id": 3, "email": "bo@example.com"}\n')
+    loaded = load(
+        '{"id": 1, "name": "Ada", "email": "ada@example.com"}\n{"id": 2, "name": "Bo", "id": 3, "email": '
+        '"bo@example.com"}\n'
+    )
     assert loaded.found == {1: GOOD, 2: "malformed"} and '"id"' in loaded.messages[2]
-
-

@@ -1,4 +1,5 @@
-"""What goes wrong explains itself: mistakes in typing, files and folders, in at most three lines that say what to do."""
+"""What goes wrong explains itself: mistakes in typing, files and folders, in up to three lines that say what to do."""
+
 from __future__ import annotations
 
 import contextlib
@@ -43,15 +44,38 @@ def archive() -> bytes:
 
 
 FILES: dict[str, str | bytes] = {
-    "users.csv": USERS, "products.csv": PRODUCTS, "orders.csv": ORDERS, "empty.csv": "", "blank.csv": "\n \r\n\n", "bom.csv": b"\xef\xbb\xbf",
-    "headless.csv": "1,Ada,ada@example.com\n2,Bo,bo@example.com\n", "misspelt.csv": USERS.replace("email", "e_mail"), "swapped.csv": USERS.replace("name", "nmae"),
-    "twice.csv": USERS.replace("name", "email"), "short.csv": "id,name\n1,Ada\n", "notes.txt": "Bring milk.\n", "spaces.csv": USERS.replace(",", " "),
-    "book.xlsx": workbook(), "book.csv": workbook(), "old.xls": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "users.zip": archive(),
-    "users.csv.gz": gzip.compress(USERS.encode())[:40], "notes.gz": gzip.compress(b"Bring milk.\n"), "image.png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(99),
-    "bytes.csv": bytes(range(256)) * 8, "zeros.csv": bytes(3000), "utf16.csv": USERS.encode("utf-16-le"), "page.html": "<!DOCTYPE html>\n<p>Sign in, please</p>\n",
-    "objects.json": '{\n  "id": 1,\n  "name": "Ada",\n  "email": "ada@example.com"\n}\n', "number.json": "5\n", "text.json": '"users"\n', "open.json": "{",
-    "products.json": '[{"id": 1, "name": "Pen", "price": 1.5}]', "dump.json": '[{"model": "shop.user", "pk": 1, "fields": {"name": "Ada"}}]',
-    "mistyped.json": '[{"id": 1, "nmae": "Ada", "emial": "ada@example.com"}]', "trace.txt": '{"traceEvents": "not of ours"}',
+    "users.csv": USERS,
+    "products.csv": PRODUCTS,
+    "orders.csv": ORDERS,
+    "empty.csv": "",
+    "blank.csv": "\n \r\n\n",
+    "bom.csv": b"\xef\xbb\xbf",
+    "headless.csv": "1,Ada,ada@example.com\n2,Bo,bo@example.com\n",
+    "misspelt.csv": USERS.replace("email", "e_mail"),
+    "swapped.csv": USERS.replace("name", "nmae"),
+    "twice.csv": USERS.replace("name", "email"),
+    "short.csv": "id,name\n1,Ada\n",
+    "notes.txt": "Bring milk.\n",
+    "spaces.csv": USERS.replace(",", " "),
+    "book.xlsx": workbook(),
+    "book.csv": workbook(),
+    "old.xls": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600),
+    "users.zip": archive(),
+    "users.csv.gz": gzip.compress(USERS.encode())[:40],
+    "notes.gz": gzip.compress(b"Bring milk.\n"),
+    "image.png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(99),
+    "bytes.csv": bytes(range(256)) * 8,
+    "zeros.csv": bytes(3000),
+    "utf16.csv": USERS.encode("utf-16-le"),
+    "page.html": "<!DOCTYPE html>\n<p>Sign in, please</p>\n",
+    "objects.json": '{\n  "id": 1,\n  "name": "Ada",\n  "email": "ada@example.com"\n}\n',
+    "number.json": "5\n",
+    "text.json": '"users"\n',
+    "open.json": "{",
+    "products.json": '[{"id": 1, "name": "Pen", "price": 1.5}]',
+    "dump.json": '[{"model": "shop.user", "pk": 1, "fields": {"name": "Ada"}}]',
+    "mistyped.json": '[{"id": 1, "nmae": "Ada", "emial": "ada@example.com"}]',
+    "trace.txt": '{"traceEvents": "not of ours"}',
 }
 
 
@@ -68,7 +92,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def contents(folder: Path) -> dict[str, bytes | None]:
     """Return all that is in a folder and below it."""
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
 
 
 def check(result: subprocess.CompletedProcess, status: int, words: list[str]) -> None:
@@ -82,7 +109,7 @@ def check(result: subprocess.CompletedProcess, status: int, words: list[str]) ->
     assert not missing, (missing, result.stderr)
 
 
-# --------------------------------------------------------------- Wrong usage: nothing is printed, written, made or touched
+# ------------------------------------------------------------ Wrong usage: nothing is printed, written, made or touched
 
 MISTAKES: list[tuple[str, list[str]]] = [
     # flags
@@ -191,7 +218,9 @@ MISTAKES: list[tuple[str, list[str]]] = [
 
 
 @pytest.mark.parametrize(("line", "words"), MISTAKES, ids=lambda part: part if isinstance(part, str) else "")
-def test_a_mistake_is_told_with_what_to_do_and_touches_nothing(here: Run, place: Path, line: str, words: list[str]) -> None:
+def test_a_mistake_is_told_with_what_to_do_and_touches_nothing(
+    here: Run, place: Path, line: str, words: list[str]
+) -> None:
     before = contents(place)
     result = here(*line.split(" "))
     check(result, 2, words)
@@ -199,10 +228,19 @@ def test_a_mistake_is_told_with_what_to_do_and_touches_nothing(here: Run, place:
     assert contents(place) == before
 
 
-@pytest.mark.parametrize("name", ["users\x1b[31m.csv", "users\n.csv", "users\u202e.csv", "x" * 3000 + ".csv"], ids=["escape", "line break", "bidi", "long"])
+@pytest.mark.parametrize(
+    "name",
+    ["users\x1b[31m.csv", "users\n.csv", "users\u202e.csv", "x" * 3000 + ".csv"],
+    ids=["escape", "line break", "bidi", "long"],
+)
 def test_names_are_escaped_and_cut_in_messages(here: Run, place: Path, name: str) -> None:
     before = contents(place)
-    for arguments in (["--users", name], [name], ["--users", "users.csv", "--encoding", name], ["--users", "users.csv", f"--{name}"]):
+    for arguments in (
+        ["--users", name],
+        [name],
+        ["--users", "users.csv", "--encoding", name],
+        ["--users", "users.csv", f"--{name}"],
+    ):
         result = here(*arguments)
         assert result.returncode == 2 and result.stderr.count("\n") <= 3
         assert all(line.isprintable() for line in result.stderr.splitlines()), ascii(result.stderr)
@@ -221,16 +259,20 @@ def test_a_header_alone_is_a_load_of_no_records(here: Run, place: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "") and "0 records" in result.stdout
 
 
-# ------------------------------------------------------------------------------------------------- The folder of the databases
+# ------------------------------------------------------------------------------------------ The folder of the databases
 
 
 @pytest.mark.parametrize("stored", [("users",), ("products",), ()], ids=lambda stored: "+".join(stored) or "nothing")
-def test_orders_for_a_mistyped_folder_are_told_that_there_is_no_such_database(here: Run, place: Path, stored: tuple[str, ...]) -> None:
+def test_orders_for_a_mistyped_folder_are_told_that_there_is_no_such_database(
+    here: Run, place: Path, stored: tuple[str, ...]
+) -> None:
     if stored:
         here(*(word for model in stored for word in (f"--{model}", f"{model}.csv")), "--db", "databses")
     result = here("--orders", "orders.csv", "--db", "databses", "--json", "--dry-run")
     line = json.loads(result.stdout.splitlines()[0])
-    messages = {problem["field"]: problem["message"] for problem in line["problems"] if problem["code"] == "no_such_reference"}
+    messages = {
+        problem["field"]: problem["message"] for problem in line["problems"] if problem["code"] == "no_such_reference"
+    }
     missing = {f"{model[:-1]}_id": model for model in ("users", "products") if model not in stored}
     assert messages.keys() == missing.keys() and result.returncode == 1
     for field, model in missing.items():
@@ -259,13 +301,23 @@ def unprivileged() -> Iterator[Callable[..., tuple[subprocess.CompletedProcess, 
         pytest.skip("permissions of POSIX")
     folder = Path(tempfile.mkdtemp(prefix="unprivileged-"))
     folder.chmod(0o777)
-    code = ("import os, sys, difflib, gzip, tempfile, shlex, shutil, random, json, logging, locale, gettext, textwrap\nsys.path.insert(0, sys.argv[1])\nimport distributed_inserts\n"
-            "if os.geteuid() == 0:\n    os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-            "raise SystemExit(distributed_inserts.main(sys.argv[2:]))")
+    code = (
+        "import os, sys, difflib, gzip, tempfile, shlex, shutil, random, json, logging, locale, gettext, textwrap\n"
+        "sys.path.insert(0, sys.argv[1])\nimport distributed_inserts\n"
+        "if os.geteuid() == 0:\n    os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "raise SystemExit(distributed_inserts.main(sys.argv[2:]))"
+    )
 
     def run_unprivileged(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, "-B", "-c", code, str(ROOT), *arguments], cwd=folder, text=True, encoding="utf-8",
-                              capture_output=True, timeout=60, env={**os.environ, "NO_COLOR": "1"})
+        return subprocess.run(
+            [sys.executable, "-B", "-c", code, str(ROOT), *arguments],
+            cwd=folder,
+            text=True,
+            encoding="utf-8",
+            capture_output=True,
+            timeout=60,
+            env={**os.environ, "NO_COLOR": "1"},
+        )
 
     run_unprivileged.folder = folder
     yield run_unprivileged
@@ -283,8 +335,16 @@ def test_a_file_that_may_not_be_read_is_named(unprivileged: Callable) -> None:
     assert [path.name for path in unprivileged.folder.iterdir()] == ["users.csv"]
 
 
-@pytest.mark.parametrize("arguments", [["--users", "users.csv", "--db", "closed"], ["--db", "closed"], ["--users", "users.csv", "--db", "closed/new"],
-                                       ["--users", "users.csv", "--db", "closed", "--replace"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--users", "users.csv", "--db", "closed"],
+        ["--db", "closed"],
+        ["--users", "users.csv", "--db", "closed/new"],
+        ["--users", "users.csv", "--db", "closed", "--replace"],
+    ],
+    ids=" ".join,
+)
 def test_a_folder_that_may_not_be_written_is_named(unprivileged: Callable, arguments: list[str]) -> None:
     (unprivileged.folder / "users.csv").write_text(USERS, encoding="utf-8")
     (unprivileged.folder / "closed").mkdir()
@@ -294,8 +354,15 @@ def test_a_folder_that_may_not_be_written_is_named(unprivileged: Callable, argum
     assert result.stdout == "" and list((unprivileged.folder / "closed").iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [["--verify", "--db", "closed"], ["--users", "users.csv", "--db", "closed", "--dry-run"],
-                                       ["--users", "users.csv", "--db", "closed"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--verify", "--db", "closed"],
+        ["--users", "users.csv", "--db", "closed", "--dry-run"],
+        ["--users", "users.csv", "--db", "closed"],
+    ],
+    ids=" ".join,
+)
 def test_a_folder_that_may_not_be_read_is_named(unprivileged: Callable, arguments: list[str]) -> None:
     (unprivileged.folder / "users.csv").write_text(USERS, encoding="utf-8")
     (unprivileged.folder / "closed").mkdir()
@@ -306,7 +373,9 @@ def test_a_folder_that_may_not_be_read_is_named(unprivileged: Callable, argument
 
 
 @pytest.mark.parametrize("flag", ["--rejects", "--log-file", "--trace"])
-def test_an_output_that_may_not_be_written_is_named_before_anything_is_stored(unprivileged: Callable, flag: str) -> None:
+def test_an_output_that_may_not_be_written_is_named_before_anything_is_stored(
+    unprivileged: Callable, flag: str
+) -> None:
     (unprivileged.folder / "users.csv").write_text(USERS + "3,,\n", encoding="utf-8")
     (unprivileged.folder / "closed").mkdir()
     (unprivileged.folder / "closed").chmod(0o555)
@@ -324,16 +393,22 @@ def test_a_database_that_may_not_be_written_fails_with_its_name_and_the_others_l
     (unprivileged.folder / "users.csv").write_text("id,name,email\n9,New,new@example.com\n", encoding="utf-8")
     result = unprivileged("--users", "users.csv", "--products", "products.csv", "--db", "shop")
     check(result, 3, ["users.db", "read|permission|written"])
-    assert len(rows(unprivileged.folder / "shop" / "users.db")) == 2 and len(rows(unprivileged.folder / "shop" / "products.db")) == 1
+    assert (
+        len(rows(unprivileged.folder / "shop" / "users.db")) == 2
+        and len(rows(unprivileged.folder / "shop" / "products.db")) == 1
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------------ A lock
+# --------------------------------------------------------------------------------------------------------------- A lock
 
 
 @pytest.mark.parametrize("count", [1, 500])
 def test_a_locked_database_is_told_once_with_the_time_that_was_waited(here: Run, place: Path, count: int) -> None:
     here("--users", "users.csv")
-    (place / "users.csv").write_text("id,name,email\n" + "".join(f"{id_},New,n{id_}@example.com\n" for id_ in range(10, 10 + count)), encoding="utf-8")
+    (place / "users.csv").write_text(
+        "id,name,email\n" + "".join(f"{id_},New,n{id_}@example.com\n" for id_ in range(10, 10 + count)),
+        encoding="utf-8",
+    )
     with contextlib.closing(sqlite3.connect(place / "users.db", isolation_level=None)) as owner:
         owner.execute("BEGIN EXCLUSIVE")
         result = here("--users", "users.csv", "--busy-timeout", "0.4", "-q")
@@ -343,7 +418,7 @@ def test_a_locked_database_is_told_once_with_the_time_that_was_waited(here: Run,
     assert here("--users", "users.csv").returncode == 0
 
 
-# ---------------------------------------------------------------------------------------------------------------- Outputs
+# -------------------------------------------------------------------------------------------------------------- Outputs
 
 
 def test_a_log_is_appended_to_whatever_it_holds(here: Run, place: Path) -> None:
