@@ -913,7 +913,8 @@ class Source:
         keys = dict.fromkeys(itertools.chain.from_iterable(objects))
         if any(key.strip().casefold() != key for key in keys):
             objects = [{key.strip().casefold(): value for key, value in each.items()} for each in objects]
-        for position, (each, value) in enumerate(zip(objects, values)):
+        is_doubled = bool(unread) or sum(map(len, objects)) < sum(map(len, values))
+        for position, (each, value) in enumerate(zip(objects, values)) if is_doubled else ():
             if position not in unread and len(each) < len(value):
                 (key, _), = Counter(key.strip().casefold() for key, _ in value).most_common(1)
                 unread[position] = malformed(f"the key {format_value(key)} is there more than once")
@@ -958,14 +959,17 @@ def _decode_line(line: str) -> object:
     if len(line) > RECORD_MAX:
         return malformed(TOO_LONG)
     try:
-        value, end = decode_json(line)
-    except (ValueError, RecursionError) as error:
-        message = getattr(error, "msg", "nested too deeply, or a number too long")
-        return malformed(f"not JSON: {message}, column {getattr(error, 'pos', 0) + 1}")
+        value, end = JSON.raw_decode(line)
+    except (ValueError, RecursionError):
+        try:
+            value, end = decode_json(line)
+        except (ValueError, RecursionError) as error:
+            message = getattr(error, "msg", "nested too deeply, or a number too long")
+            return malformed(f"not JSON: {message}, column {getattr(error, 'pos', 0) + 1}")
+    if end == len(line):
+        return value
     rest = line[end:].strip()
-    if rest:
-        return malformed(f"not JSON: {'a comma at the end' if rest == ',' else format_value(rest, 20) + ' follows'}")
-    return value
+    return malformed(f"not JSON: {'a comma at the end' if rest == ',' else format_value(rest, 20) + ' follows'}")
 
 
 # -------------------------------------------------------------------------------------- Storage: both engines
@@ -1757,11 +1761,11 @@ def without(values: Sequence[Any], dropped: Iterable[int]) -> list:
     return kept + list(values[start:])
 
 
-def _taken(values: Sequence[object], held: Collection[object]) -> Iterator[int]:
-    """Return the positions of the values that are held, or stand there more than once; None and "" are no values."""
-    blanks = values.count(None) + values.count("")
+def _taken(values: list, held: Collection[object], blank: object) -> Iterator[int]:
+    """Return the positions of the values that are held, or stand there more than once; `blank` is no value."""
+    blanks = values.count(blank)
     several = Counter(values) if len(set(values)) < len(values) - max(blanks - 1, 0) else {}
-    return _positions(values, {*held, *(value for value, count in several.items() if count > 1)} - {None, ""})
+    return _positions(values, {*held, *(value for value, count in several.items() if count > 1)} - {blank})
 
 
 def settle(batch: Batch, table: Any) -> None:
@@ -1776,16 +1780,17 @@ def settle(batch: Batch, table: Any) -> None:
     and a record that was rejected for itself is told its clashes too, but claims neither an id nor a key.
     """
     ids, gone, same = batch.columns[0], set(batch.dropped()), set()
-    stored = [id_ for id_ in ids if id_ is not None and id_ <= table.last_id] if table.last_id else ()
-    rows = table.find_rows(stored) if stored else {}
+    present = ids if None not in ids else [id_ for id_ in ids if id_ is not None]
+    is_new = not present or min(present) > table.last_id        # ids that only grow need no look-up at all
+    rows = {} if is_new else table.find_rows([id_ for id_ in present if id_ <= table.last_id])
     if rows:
         twice = {id_ for id_, count in Counter(ids).items() if count > 1}
         same = {position for position, row in enumerate(zip(*batch.columns))
                 if rows.get(row[0]) == row and row[0] not in twice and position not in gone}
         batch.unchanged |= same
     holders = {place: table.find_holders(place, without(keys, sorted(same))) for place, keys in batch.keys.items()}
-    suspects = set(_taken(ids, rows.keys())).union(
-        *(_taken(keys, holders[place]) for place, keys in batch.keys.items())) - same - batch.unsettled.keys()
+    suspects = set(_taken(ids, rows.keys(), None)).union(
+        *(_taken(keys, holders[place], "") for place, keys in batch.keys.items())) - same - batch.unsettled.keys()
     if suspects:
         known = {**table.find_rows({id_ for held in holders.values() for id_ in held.values()}), **rows}
         gone |= _judge_suspects(batch, sorted(suspects), rows, holders, known, table)

@@ -239,7 +239,7 @@ def test_a_replacement_that_a_constraint_refuses_is_failed_and_the_stored_record
 def settle(
     model: str, held: dict[int, Record], records: list[Record], replace: bool, parents: tuple[set[int], set[int]]
 ) -> list[str]:
-    """Settle the records one after the other, the plainest way there is; change what is held and return the verdicts."""
+    """Settle the records one after the other, the plainest way; change what is held and return the verdicts."""
     place, verdicts = UNIQUE[model], []
     for record in records:
         if held.get(record[0]) == record:
