@@ -1096,7 +1096,7 @@ def _connect(path: str, reads: bool = False) -> sqlite3.Connection | None:
         mode = "ro" if has_log or has_journal and not may_write else "rw" if may_write else "ro&immutable=1"
         name = urllib.parse.quote(os.fsencode(path.replace(os.sep, "/")))
         path = f"file://{'' if name.startswith('/') else '/'}{name}?mode={mode}"
-    connection = sqlite3.connect(path, LOCK_POLL_S, isolation_level=None, check_same_thread=False, uri=reads)
+    connection = sqlite3.connect(path, timeout=LOCK_POLL_S, isolation_level=None, check_same_thread=False, uri=reads)
     # Text that is not UTF-8 is read all the same; see `_keep_bytes`.
     connection.text_factory = lambda text: text.decode("utf-8", "keep_bytes")
     return connection
@@ -2550,7 +2550,9 @@ class Rejects:
         with contextlib.suppress(FileNotFoundError), open(self._errors_path, "rb") as file:
             if b'{"model":'.startswith(file.read(9)):   # ours, or empty
                 age = os.fstat(file.fileno()).st_mtime_ns
-        for path in filter(os.path.lexists, (self._errors_path, *self.paths.values())):
+        others = [os.path.join(folder, f"{schema.table}.{end}") for schema in SCHEMAS if age >= 0
+                  for end in ("csv", "json", "jsonl")]          # errors.jsonl gets younger than they are
+        for path in filter(os.path.lexists, (self._errors_path, *self.paths.values(), *others)):
             if os.stat(path).st_mtime_ns > age:
                 raise ValueError(f"{escape(path)} is no rejects file, or was edited since it was written:"
                                  " load it first, or name another folder")
