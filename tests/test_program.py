@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import http.client
 import itertools
 import json
 import os
@@ -968,7 +969,7 @@ def test_every_201_is_stored_though_the_api_is_killed(tmp_path, attempt):
         for number in range(start, start + 10_000):
             try:
                 status, _ = api("POST", "/users", {"id": number, "name": "Ann", "email": f"ann{number}@example.com"})
-            except (OSError, EOFError, ValueError, urllib.error.URLError) as error:
+            except (OSError, EOFError, ValueError, urllib.error.URLError, http.client.HTTPException) as error:
                 assert killed.is_set(), error
                 return
             assert status == 201
