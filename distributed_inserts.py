@@ -1380,39 +1380,39 @@ class TrialTable:
 
 # ---------------------------------------------------------------------------------------- Storage: PostgreSQL
 # A URL with a database per model.  The only section that knows PostgreSQL and psycopg, which it imports once
-# there is a URL.  abort() is for any thread, the rest for one at a time; without indexes it is slow but right.
+# there is a URL.  abort() is for any thread, the rest for one at a time.  Without indexes: slow, but right.
 
 # Where the URL says nothing else: a server that no longer answers is noticed in half a minute, not in hours.
 CONNECTION = {"connect_timeout": "10", "keepalives_idle": "10", "keepalives_interval": "5",
               "keepalives_count": "3", "tcp_user_timeout": "25000", "client_encoding": "utf8"}
 # Stricter than libpq, to which `u:1/s@h` is port 1, database `s@h`: no piece of a password may be shown.
 URL_FORM = re.compile(
-    r"postgres(?:ql)?://(?:[^@/:]*(?::[^@/]*)?@)?(?:%2[Ff][^@/?]*)?"
+    r"(?=[^\x00-\x20\x7f]*\Z)postgres(?:ql)?://(?:[^@/:]*(?::[^@/]*)?@)?(?:%2[Ff][^@/?]*)?"
     r"(?P<name>(?:\[[^][@/?]*\]|[^][@/:?]|:[0-9]*(?=[,/?]|$))*(?:/[^@?]*)?)(?:\?(?:[a-z_]+=[^@&]*(?:&|$))*)?")
 URL_SECRET = re.compile(r"(?<=[?&])\w*(?:password|secret|scram)\w*=[^&]*&?|(?<=://)([^@/:]*):[^@/]*(?=@)")
 PG_TYPES = {Kind.ID: "bigint PRIMARY KEY", Kind.COUNT: "bigint", Kind.REFERENCE: "bigint",
             Kind.PRICE: "double precision", Kind.TEXT: "text", Kind.EMAIL: "text"}
-# The encoding, what bears the table's name, its columns in the words of PG_TYPES, and its indexes.
+# The encoding, what `it` is (the last row counts), its columns in the words of PG_TYPES, and its indexes.
 LOOK = """
     WITH it AS (SELECT * FROM pg_class WHERE oid = to_regclass('"{table}"'))
     SELECT 'the encoding', current_setting('server_encoding')
+    UNION ALL SELECT 'it', 'missing, as this is somebody else''s database: it holds ' || min(relname)
+        FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v')
+        AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'e')  -- extension's
     UNION ALL SELECT 'it', CASE WHEN relkind NOT IN ('r', 'p') OR relispartition THEN 'a view or a partition'
         WHEN relpersistence <> 'p' THEN 'unlogged or temporary'
         WHEN relrowsecurity THEN 'under row-level security' ELSE 'a table' END FROM it
     UNION ALL SELECT attname, concat(format_type(atttypid, atttypmod), (SELECT ' PRIMARY KEY' FROM pg_index
         WHERE indrelid = attrelid AND indisprimary AND indkey::text = attnum::text))
         FROM it JOIN pg_attribute ON attrelid = it.oid WHERE attnum > 0 AND attgenerated = ''
-    UNION ALL SELECT 'it', concat('missing, as this is somebody else''s database: it holds ', min(relname)) FROM pg_class
-        WHERE NOT EXISTS (SELECT FROM it) AND relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v')
-        AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'e') HAVING count(*) > 0
     UNION ALL SELECT indexrelid::regclass::text, 'an index' FROM it JOIN pg_index ON indrelid = it.oid"""
 # Settings end with the transaction, as a connection may be pooled.  Without statistics the planner would read
 # whole tables, 20 times slower; floats come back exactly; a notice is a warning; `Patience` waits in slices.
-SETTINGS = ("SET LOCAL enable_seqscan=off; SET LOCAL jit=off; SET LOCAL extra_float_digits=1;"
-            " SET LOCAL client_min_messages=warning; SET LOCAL lock_timeout=500; ")
-BEGIN = ("BEGIN ISOLATION LEVEL READ COMMITTED; " + SETTINGS
-         + 'LOCK TABLE "{table}" IN SHARE ROW EXCLUSIVE MODE; SET LOCAL lock_timeout=30000;'
-         " SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit')='off'; ")
+SETTINGS = "SET LOCAL enable_seqscan=off; SET LOCAL jit=off; SET LOCAL extra_float_digits=1; "
+BEGIN = (f"BEGIN ISOLATION LEVEL READ COMMITTED; {SETTINGS}SET LOCAL client_min_messages=warning;"
+         ' SET LOCAL lock_timeout=500; LOCK TABLE "{table}" IN SHARE ROW EXCLUSIVE MODE;'
+         " SET LOCAL lock_timeout=30000; SELECT set_config('synchronous_commit', 'on', true)"
+         " WHERE current_setting('synchronous_commit') = 'off'; ")
 LAST = 'SELECT coalesce(max(id), 0){marks} FROM "{table}"'
 SELECT = 'SELECT {columns} FROM "{table}" '
 AMONG = "WHERE id = ANY ({array}::bigint[])"
@@ -1421,11 +1421,11 @@ HAS_KEY = 'WHERE lower("{column}" COLLATE "C") = ANY ({array}::text[])'
 HAS_IRREGULAR = f"""WHERE "{{column}}" COLLATE "C" ~ '{IRREGULAR_TEXT.pattern}'"""
 # A number that differs when the irregular texts do.
 MARK = ', (SELECT bit_xor(hashtextextended("{column}" COLLATE "C", id)) FROM "{table}" ' + HAS_IRREGULAR + ")"
-# One after the other: where several make it at once, IF NOT EXISTS alone would fail.
-MAKE = (SETTINGS + "SELECT pg_advisory_xact_lock(5432);"
+# One after the other: IF NOT EXISTS alone fails for all but one.  A hash takes texts of any length.
+MAKE = ("SET LOCAL lock_timeout=500; SELECT pg_advisory_xact_lock(5432);"
         ' CREATE TABLE IF NOT EXISTS "{table}" ({definitions}); {indexes}')
-INDEXES = {"{table}_{column}_lookup": 'USING hash (lower("{column}" COLLATE "C"))',  # a tree takes 2,704 bytes
-           "{table}_{column}_irregular": "(id) " + HAS_IRREGULAR}
+INDEXES = {"{table}_{column}_lookup": 'ON "{table}" USING hash (lower("{column}" COLLATE "C"))',
+           "{table}_{column}_irregular": 'ON "{table}" (id) ' + HAS_IRREGULAR}
 COPY = 'COPY "{table}" ({columns}) FROM STDIN (FORMAT binary)'      # 12-30 times as fast as executemany
 PG_UPDATE = 'UPDATE "{table}" AS t SET {settings} FROM unnest({arrays}) AS n ({columns}) WHERE t.id = n.id'
 IN_DOUBT = "the commit is in doubt, the next load settles it: "
@@ -1440,18 +1440,16 @@ def _postgres_errors(prefix: str = "") -> Iterator[None]:
     except (psycopg.Error, ValueError) as error:
         text = "a setting of the URL or of the environment is not valid"        # the error would quote it
         if isinstance(error, psycopg.OperationalError) or getattr(error, "sqlstate", None):
-            text = error.diag.message_primary or str(error).split("connection failed: ")[:2][-1]
+            text = error.diag.message_primary or re.split("connection failed: |FATAL: +", str(error))[-1]
         kind = ConstraintError if isinstance(error, psycopg.IntegrityError) else StorageError
-        text = text.partition("\n")[0].partition("FATAL:")[2] or text.partition("\n")[0]
-        raise kind(prefix + " ".join(text.split())) from error
+        raise kind(prefix + " ".join(text.partition("\n")[0].split())) from error
 
 
 class PostgresPlace:
     """Databases of PostgreSQL: a URL in which {model} stands for what differs between them."""
 
     def __init__(self, url: str, patience: Patience) -> None:
-        self._url, self._patience, self._settings = url, patience, {}
-        self.shown = ""                     # the URL without passwords
+        self._url, self._patience, self._settings, self.shown = url, patience, {}, ""     # no password
 
     def prepare(self, writes: bool = True) -> None:
         """Import psycopg and check the URL; raises ValueError with what to do, never with a secret."""
@@ -1461,19 +1459,17 @@ class PostgresPlace:
             import logging
             import psycopg
             logging.getLogger("psycopg").addHandler(logging.NullHandler())      # else on standard error
-            if not self._url.isprintable() or not URL_FORM.fullmatch(self._url):
-                raise ValueError
-            self._settings = CONNECTION | psycopg.conninfo.conninfo_to_dict(self._url)
+            self._settings = CONNECTION | psycopg.conninfo.conninfo_to_dict(URL_FORM.fullmatch(self._url)[0])
         except ImportError:
             raise ValueError('a postgresql:// URL needs psycopg 3: pip install "psycopg[binary]"') from None
-        except (ValueError, psycopg.Error):
+        except (TypeError, ValueError, psycopg.Error):      # a TypeError where it does not match
             raise ValueError("the URL cannot be read: in a password @ is written %40, / %2F, : %3A") from None
         self.shown = URL_SECRET.sub(lambda secret: secret[1] or "", self._url).rstrip("?&")
 
     def name(self, schema: Schema) -> str:
         """Return what reports call the database: `db.example/users`, `users` on a socket, `service users`."""
         name = URL_FORM.fullmatch(self._url)["name"].replace(":5432/", "/").strip("/")
-        name = urllib.parse.unquote(name or f"service {self._settings.get('service', '')}")
+        name = urllib.parse.unquote(name or f"service {self._settings.get('service', '{model}')}")
         name = name.replace("{model}", schema.table)
         # One database may hold all models, in schemas or by roles of their names.
         return escape(name if schema.table in name else f"{name} ({schema.table})", 200)
@@ -1520,10 +1516,9 @@ class PostgresPlace:
 
 
 class PostgresTable:
-    """One schema's table in its database, through one connection, for one thread at a time."""
+    """One schema's table in its database, through one connection of its own, for one thread at a time."""
 
     def __init__(self, schema: Schema, name: str, patience: Patience, settings: Mapping[str, str]) -> None:
-        """Connect with these settings of libpq."""
         import psycopg
         self.schema, self.last_id, self._name, self._patience = schema, 0, name, patience
         self._types = {each.name: PG_TYPES[each.kind] for each in schema.fields}
@@ -1531,18 +1526,17 @@ class PostgresTable:
         self._irregular: dict[int, dict[str, int]] = {}     # {key: id} of these texts by place, once read
         self._last = self._sql(LAST, marks="".join(self._sql(MARK, place) for place, _ in schema.unique))
         with _postgres_errors():
-            self._session = psycopg.connect(autocommit=True, prepare_threshold=None, **settings)
-        self._session.add_notice_handler(lambda notice: self._warnings.append(notice.message_primary))
+            self._db = psycopg.connect(autocommit=True, prepare_threshold=None, **settings)
+        self._db.add_notice_handler(lambda notice: self._warnings.append(notice.message_primary))
 
     def _sql(self, statement: str, place: int = 0, **words: str) -> str:
-        names = self.schema.names
-        columns = ", ".join(f'"{name}"' for name in names)
-        return statement.format(table=self.schema.table, columns=columns, column=names[place], **words)
+        columns, column = ", ".join(f'"{name}"' for name in self._types), self.schema.names[place]
+        return statement.format(table=self.schema.table, columns=columns, column=column, **words)
 
     def _execute(self, statements: str) -> list[tuple]:
         """Return the rows of the last statement; without BEGIN they are one transaction and round trip."""
         with _postgres_errors():
-            cursor = self._session.execute(statements)
+            cursor = self._db.execute(statements)
             while cursor.nextset():
                 pass
             return cursor.fetchall() if cursor.description else []
@@ -1555,16 +1549,16 @@ class PostgresTable:
     def check_shape(self) -> dict[str, str]:
         """Return what is there, nothing without the table; raises StorageError with what differs."""
         found = dict(self._execute(self._sql(LOOK)))
-        wanted = {"the encoding": "UTF8", **({"it": "a table", **self._types} if "it" in found else {})}
+        wanted = {None: {}, "a table": self._types}.get(found.get("it"), {"it": "a table"})
+        wanted = {"the encoding": "UTF8", **wanted}
         if wrong := [f"{name} is {found.get(name, 'missing')}, not {wanted[name]}"
                      for name in wanted if found.get(name) != wanted[name]]:
             raise StorageError(f"table {self.schema.table} cannot be used: {escape('; '.join(wrong), 300)}")
-        return found if "it" in found else {}
+        return found if found.get("it") else {}
 
     def create(self) -> dict[str, str]:
         """Make the table and its indexes if they are missing; return what is there then."""
-        create = 'CREATE INDEX IF NOT EXISTS "{}" ON "{{table}}" {}'
-        indexes = {self._sql(name, place): self._sql(create.format(name, use), place)
+        indexes = {self._sql(name, place): self._sql(f'CREATE INDEX IF NOT EXISTS "{name}" {use}', place)
                    for place, _ in self.schema.unique for name, use in INDEXES.items()}
         if {"it", *indexes} - self.check_shape().keys():
             definitions = ", ".join(f'"{name}" {kind}' for name, kind in self._types.items())
@@ -1583,7 +1577,7 @@ class PostgresTable:
 
     def _insist(self, statements: str) -> list[tuple]:
         return self._patience.insist(self._name, lambda: self._execute(statements), lambda error: (
-            self.rollback() or getattr(error.__cause__, "sqlstate", None) == "55P03"))      # a lock is not free
+            self.rollback() or getattr(error.__cause__, "sqlstate", "") == "55P03"))    # a lock is not free
 
     def find_rows(self, ids: Iterable[int]) -> dict[int, tuple]:
         """Return the stored ones of these records by id."""
@@ -1595,18 +1589,18 @@ class PostgresTable:
 
     def find_holders(self, place: int, keys: Collection[str]) -> dict[str, int]:
         """Return {key: id} of those unique keys that a stored record holds in the field at `place`."""
-        def read(where: str, *values: str) -> dict[str, int]:
+        def read(where: str, values: Iterable[str]) -> dict[str, int]:
             return {unique_key(text): id_ for text, id_ in self._select(SELECT_TEXTS + where, values, place)}
 
         if place not in self._irregular:
-            self._irregular[place] = read(HAS_IRREGULAR)
-        holders, irregular = read(HAS_KEY, *keys), self._irregular[place]
+            self._irregular[place] = read(HAS_IRREGULAR, ())
+        holders, irregular = read(HAS_KEY, keys), self._irregular[place]
         return {**holders, **{key: irregular[key] for key in keys if key in irregular}}
 
     @contextlib.contextmanager
     def _storing(self, columns: Sequence[list], before: Mapping[int, tuple]) -> Iterator[Any]:
         """Give a cursor to store records, given by columns, in the place of others, by id: all or none."""
-        with _postgres_errors(), self._session.transaction(), self._session.cursor() as cursor:
+        with _postgres_errors(), self._db.transaction(), self._db.cursor() as cursor:
             yield cursor                    # in a savepoint
             if cursor.rowcount != len(columns[0]):
                 raise ConstraintError("a trigger of the table skipped a record")
@@ -1636,7 +1630,7 @@ class PostgresTable:
         (_, *self._marks), = self._execute(self._last)
         self._warnings.clear()
         with _postgres_errors(IN_DOUBT):
-            status = self._session.execute("COMMIT").statusmessage
+            status = self._db.execute("COMMIT").statusmessage
         if status != "COMMIT" or self._warnings:        # ROLLBACK; or a standby was not waited for
             raise StorageError(IN_DOUBT + ", ".join([f"the server said {status}", *self._warnings]))
 
@@ -1644,12 +1638,11 @@ class PostgresTable:
         """Undo what is not committed."""
         self._marks = []
         with contextlib.suppress(StorageError), _postgres_errors():
-            self._session.rollback()
+            self._db.rollback()
 
     def scan(self, size: int) -> Iterator[list[tuple]]:
         """Yield all stored records by id, `size` rows at a time, as they were at one moment."""
-        session = self._session
-        with _postgres_errors(), session.transaction(), session.cursor("all", binary=True) as cursor:
+        with _postgres_errors(), self._db.transaction(), self._db.cursor("all", binary=True) as cursor:
             cursor.execute(self._sql(SELECT + "ORDER BY id"))
             while rows := cursor.fetchmany(size):
                 yield rows
@@ -1657,17 +1650,17 @@ class PostgresTable:
     def abort(self) -> None:
         """Make the call that is waiting in another thread fail."""
         import socket
-        with contextlib.suppress(OSError, StorageError), _postgres_errors():
-            socket.socket(fileno=os.dup(self._session.fileno())).shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(Exception), socket.socket(fileno=os.dup(self._db.fileno())) as connection:
+            connection.shutdown(socket.SHUT_RDWR)       # fails if it is closed already
 
     def close(self) -> None:
         """Close the connection; what is not committed is undone."""
-        self._session.close()
+        self._db.close()
 
 
 def find_place(text: str, patience: Patience) -> Any:
     """Return the place that --db names; raises ValueError for what is none."""
-    if re.match(r"postgres(ql)?://", text):
+    if re.match(r"postgres(ql)?:", text):
         return PostgresPlace(text, patience)
     if "://" in text and not os.path.exists(text):
         raise ValueError(f"{escape(text.partition(':')[0], 20)}: --db takes a folder or a postgresql:// URL")
