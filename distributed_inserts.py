@@ -13,20 +13,21 @@
 
 Every check is made here and none by the databases.  The words used below:
 
-record    one user, product or order: a row of a file, an element of a JSON array, a mapping of another program
+record    one user, product or order: a row of a file, an element of a JSON array, a mapping of a program
 schema    the declaration of one kind of record, of its table and of its database
 field     one named value of a record; its kind fixes the rule that it obeys; its place counts from 0
 problem   one reason to reject a record: a field, a stable code and a message
 verdict   what became of a record: inserted, replaced, unchanged, rejected or failed
 block     consecutive records as they were read from an input
-batch     the part of a block that one thread carries to its verdicts: one record, or thousands; position counts in it
+batch     the part of a block that one thread carries: one record, or thousands; position counts in it
 ticket    a batch's turn in the queue of its database's worker, taken before its thread starts
 worker    the only thread, with the only connection, that writes to a database
-level     models that refer to none but models of the levels above; a level is read when those above have been
+level     models that refer to none but models of the levels above; it is read when those have been
 
-Threads: the main thread reads the inputs, hands every batch its ticket, starts a thread for it and prints.  A batch's
-thread validates the records, waits until the models they refer to are complete, looks the references up and waits for
-the verdicts.  A worker takes the tickets in order, decides and stores inside one transaction, commits, answers.
+Threads: the main thread reads the inputs, hands every batch its ticket, starts a thread for it and prints.
+A batch's thread validates the records, waits until the models they refer to are complete, looks references up
+and waits for the verdicts.  A worker takes the tickets in order, decides and stores inside one transaction,
+commits and answers.
 """
 from __future__ import annotations
 
@@ -82,7 +83,7 @@ class Kind(enum.Enum):
 
 
 class Field(NamedTuple):
-    """One field of a schema: `unique` texts are compared by `unique_key`; `references` names another table."""
+    """A field of a schema: `unique` texts are compared by `unique_key`; `references` names another table."""
 
     name: str
     kind: Kind
@@ -91,7 +92,7 @@ class Field(NamedTuple):
 
 
 class Schema(NamedTuple):
-    """One kind of record: its table (the model's name), what one record is called, and its fields, the id first."""
+    """One kind of record: its table (the model's name), what a record is called, its fields, the id first."""
 
     table: str
     record: str
@@ -162,7 +163,7 @@ PROBLEMS: dict[str, str] = {
     "not_email": "{value} is not an e-mail address",
     "not_unique": "{value} is already taken by {detail}",       # the record that holds the value
     "conflict": "{value} is already stored with another {detail}; --replace stores this one",
-    "no_such_reference": "{value} is not in {detail}",          # and where the parent was rejected in this load
+    "no_such_reference": "{value} is not in {detail}",          # and where its parent was rejected
 }
 NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
@@ -170,7 +171,7 @@ NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 class Problem(NamedTuple):
     """One reason to reject a record; two are equal if field (None: the whole record) and code are equal.
 
-    `code` is one of PROBLEMS, `value` what was found; `waits` tells that only a rejected parent is in the way.
+    `code` is one of PROBLEMS, `value` what was found; `waits`: nothing but a rejected parent is in the way.
     """
 
     field: str | None
@@ -208,7 +209,7 @@ class Outcome(NamedTuple):
 
 
 def escape(text: str, limit: int = 4096) -> str:
-    """Return a text for a terminal: what could move or hide something is escaped, what is above the limit cut."""
+    """Return a text for a terminal: what could move or hide something is escaped, what is too long cut."""
     shown = text[:limit] + ("..." if len(text) > limit else "")
     if shown.isprintable():
         return shown
@@ -221,25 +222,25 @@ def describe(error: BaseException) -> str:
 
 
 def format_value(value: object, limit: int = 60) -> str:
-    """Return a value as an input has it: texts in quotes unless they are numbers, JSON in its own notation."""
+    """Return a value as inputs have it: texts in quotes unless they are numbers, JSON in its notation."""
     if isinstance(value, str):
         return escape(value, limit) if NUMBER.fullmatch(value[:limit]) else f'"{escape(value, limit)}"'
     try:
         return escape(json.dumps(value, ensure_ascii=False, default=str), limit)
-    except (TypeError, ValueError, RecursionError):     # odd keys, a number of 5,000 digits, nested too deeply
+    except (TypeError, ValueError, RecursionError):     # odd keys, 5,000 digits, nested too deeply
         return f"a {type(value).__name__}"
 
 
 # ------------------------------------------------------------------------------------------------- Validation
-# Pure functions, run by the batches' threads.  A rule serves a whole column, and so one value as a column of one: its
-# `judge` decides one value and knows the whole rule; its `convert`, where there is one, turns a column into the values
-# to store with a few C calls and points at the odd ones, which are judged.
+# Pure functions, run by the batches' threads.  A rule serves a whole column, and so one value as a column of
+# one: its `judge` decides one value and knows the whole rule; its `convert`, where there is one, turns a
+# column into the values to store with a few C calls and points at the odd ones, which are judged.
 
 WHOLE_MAX = 2**63 - 1               # the largest integer of SQLite and of PostgreSQL's bigint
 EMAIL_MAX = 254                     # RFC 5321, 4.5.3.1.3, without the angle brackets
 LOCAL_MAX = 64                      # before the @: RFC 5321, 4.5.3.1.1
 DIGITS_MAX = 15                     # decimal digits that a double keeps, whatever they are (IEEE 754)
-KEY_PIECE = 1000                    # characters that are normalized at once: sorting marks takes quadratic time
+KEY_PIECE = 1000                    # characters normalized at once: sorting marks takes quadratic time
 NULL = r"\N"                        # how MySQL and PostgreSQL write a missing value into a text file
 WHOLE = re.compile(r"-?[0-9]+(?:\.0*)?")
 PLAIN_PRICE = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,3})?")      # no more than 15 digits: half the time
@@ -247,9 +248,10 @@ UNSTORABLE = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 # White space, U+2800 and the code points that Unicode lists as Default_Ignorable_Code_Point.
 SHOWS_NOTHING = re.compile(
     "[\\s\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800"
-    "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]*")
-# The HTML standard's pattern ("valid e-mail address") without stray dots and with RFC 6531's characters: what is not
-# ASCII passes here, see `_judge_email`.  Classes that name what they exclude compile 50 times faster.
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff]*")
+# The HTML standard's pattern ("valid e-mail address") without stray dots and with RFC 6531's characters: what
+# is not ASCII passes, see `_judge_email`.  Classes that name what they exclude compile 50 times faster.
 _ATOM = r"""[^\x00-\x20"(),.:;<>@[\\\]\x7f]+"""
 _LABEL = r"(?!-)[^\x00-,./:-@[-`{-\x7f]{1,63}(?<!-)"
 EMAIL = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.(?![0-9]+\Z){_LABEL})+")
@@ -321,10 +323,9 @@ def _judge_text(field: str, value: object) -> str | Problem:
 
 
 def _name_character(character: str) -> str:
-    if "\udc00" <= character <= "\udcff":       # see `_keep_bytes`
-        return f"the byte 0x{ord(character) & 0xff:02X}, which is not text in the file's encoding"
-    if character >= "\ud800":
-        return "half of a surrogate pair"
+    if character >= "\ud800":                   # "\udc00" and above: see `_keep_bytes`
+        return "half of a surrogate pair" if not "\udc00" <= character <= "\udcff" else (
+            f"the byte 0x{ord(character) & 0xff:02X}, which is not text in the file's encoding")
     names = {"\n": "a line break", "\r": "a line break", "\t": "a tab"}
     return names.get(character, f"the control character U+{ord(character):04X}")
 
@@ -394,12 +395,12 @@ RULES: dict[Kind, tuple[Callable, Callable | None]] = {
     Kind.EMAIL: (_judge_email, _convert_email),
     Kind.PRICE: (_judge_price, None),
 }
-RECUR_OF, RECUR_MAX = 100, 25       # values of a column that are looked at, different ones up to which they recur
+RECUR_OF, RECUR_MAX = 100, 25       # of so many values of a column so many differ: they recur
 
 
 def check_columns(schema: Schema, columns: Sequence[Sequence[object]], skip: Collection[int] = (),
                   ) -> tuple[list[list], dict[int, list[Problem]]]:
-    """Return the columns to store, None where a value is not, and by position all problems a record has by itself.
+    """Return the columns to store, with None for what is not, and all problems of records alone, by position.
 
     Records at the positions to `skip` have their problems already and get no more.
     """
@@ -431,17 +432,17 @@ def malformed(detail: str, value: object = None) -> Problem:
     return Problem(None, "malformed", value, detail)
 
 
+def not_an_object(value: object) -> Problem:
+    """Return the problem of what is no record at all."""
+    return malformed(f"{format_value(value)} is not an object with named fields", value)
+
+
 def record_cells(schema: Schema, record: object) -> tuple[list[list], dict[int, Problem]]:
     """Return a record as columns of one value, and what is wrong with it if it is no mapping."""
     if not hasattr(record, "keys"):             # a sqlite3.Row is no Mapping, but has keys
         return [[None]] * len(schema.names), {0: not_an_object(record)}
     names = set(record.keys())
     return [[record[name] if name in names else None] for name in schema.names], {}
-
-
-def not_an_object(value: object) -> Problem:
-    """Return the problem of what is no record at all."""
-    return malformed(f"{format_value(value)} is not an object with named fields", value)
 
 
 def validate_record(schema: Schema, record: Mapping[str, object]) -> list[Problem]:
@@ -474,8 +475,8 @@ def unique_key(text: str) -> str:
 
 
 # ---------------------------------------------------------------------------------------------- Reading files
-# From bytes to blocks of cells, all of it in the main thread.  It knows the names of fields, and nothing of rules
-# or databases.  What cannot be read as a record becomes a problem in its place, and the reading goes on below it.
+# From bytes to blocks of cells, all of it in the main thread.  It knows the names of fields, and nothing of
+# rules or databases.  What cannot be read becomes a problem in its place, and the reading goes on below it.
 
 BLOCK_CHARS = 1 << 17               # read at once: some thousand records
 RECORD_MAX = 1 << 20                # characters of a record; a longer one is rejected
@@ -486,7 +487,7 @@ READ_ERRORS = (OSError, EOFError, zlib.error)       # the last two: a gzip file 
 EXCEL = "an Excel workbook: save it as CSV UTF-8"
 FOREIGN = {                         # how files begin that are none of ours, what they are, and the way out
     b"\xd0\xcf\x11\xe0": EXCEL, b"PK\x03\x04": "a zip archive: unpack it",
-    b"SQLite format 3\0": "an SQLite database: sqlite3 -csv -header FILE 'SELECT * FROM …' makes CSV of a table",
+    b"SQLite format 3\0": "an SQLite database: sqlite3 -csv -header FILE 'SELECT * FROM …' makes CSV of it",
     codecs.BOM_UTF32_LE: "text in UTF-32: add --encoding utf-32",
     b"BZh": "compressed by bzip2: unpack it", b"\xfd7zXZ": "compressed by xz: unpack it",
     b"\x28\xb5\x2f\xfd": "compressed by zstd: unpack it", b"7z\xbc\xaf": "a 7z archive: unpack it",
@@ -501,9 +502,9 @@ SPACE = re.compile(r"[ \t\n\r]*")
 BETWEEN_OBJECTS = re.compile(r"\}[ \t\n\r]*,[ \t\n\r]*\{")
 AFTER_ELEMENT = re.compile(r"[ \t\n\r]*([,\]])[ \t\n\r]*")
 # An object that is no record (it has no id) up to the first list in it, behind texts, words and flat objects.
-_STRING = r'"(?:[^"\\]|\\.)*"'
-LIST_WITHIN = re.compile(rf'\s*\{{(?:\s*(?!"(?i:id)"){_STRING}\s*:\s*(?:{_STRING}|\{{[^][{{}}]*\}}|[^][{{}}",\s]+)\s*,)*'
-                         rf'\s*{_STRING}\s*:\s*\[')
+_TEXT = r'"(?:[^"\\]|\\.)*"'
+LIST_WITHIN = re.compile(
+    rf'\s*\{{(?:\s*(?!"(?i:id)"){_TEXT}\s*:\s*(?:{_TEXT}|\{{[^][{{}}]*\}}|[^][{{}}",\s]+)\s*,)*\s*{_TEXT}\s*:\s*\[')
 
 
 def _make_object(pairs: Sequence[tuple[str, object]]) -> dict | Problem:
@@ -521,7 +522,7 @@ LONG_JSON = json.JSONDecoder(object_pairs_hook=_make_object, parse_int=Numeral, 
 
 
 def decode_json(text: str, start: int = 0) -> tuple[object, int]:
-    """Return the JSON value that begins at a place, and where it ends; raises ValueError or RecursionError."""
+    """Return the JSON value that begins there, and where it ends; raises ValueError or RecursionError."""
     try:
         return JSON.raw_decode(text, start)
     except ValueError:
@@ -529,7 +530,7 @@ def decode_json(text: str, start: int = 0) -> tuple[object, int]:
 
 
 def decode_objects(text: str, count: int) -> list[dict] | None:
-    """Return so many JSON objects with commas between them, in half the time of one by one; None if it is not that."""
+    """Return so many JSON objects with commas between them, or None: half the time of one by one."""
     with contextlib.suppress(ValueError, RecursionError):
         values = JSON.decode(f"[{text}]")
         if len(values) == count and set(map(type, values)) == {dict}:
@@ -537,10 +538,10 @@ def decode_objects(text: str, count: int) -> list[dict] | None:
     return None
 
 
-def decode_elements(text: str, is_first: bool, at_end: bool) -> tuple[list, list[tuple[int, int]], int, object]:
-    """Return the elements of an array with which a text begins, their spans, where the rest begins, how it ended.
+def decode_elements(text: str, is_first: bool, at_end: bool) -> tuple[list, list[tuple], int, object]:
+    """Return the elements of an array that a text begins with, their spans, where the rest begins, how it ended.
 
-    That is None if more text is needed, "" at the end of the array, or an error.
+    That is None if more text is needed, "" at the end of the array, else an error.
     """
     values, spans, end = [], [], SPACE.match(text).end()
     if is_first and text[end:end + 1] == "]":
@@ -583,8 +584,8 @@ codecs.register_error("keep_bytes", _keep_bytes)
 class Block(NamedTuple):
     """Consecutive records as they were read: their cells by field, in the schema's order, and their lines.
 
-    `raws` returns the text of every record; `unread` says by position which could not be read, whose cells are
-    blank; `first_item` is the number of the first one in a JSON array.
+    `raws` returns the text of every record; `unread` says by position which could not be read: their cells are
+    blank.  `first_item` is the number of the first one in a JSON array.
     """
 
     columns: Sequence[Sequence[object]]
@@ -598,7 +599,7 @@ class Source:
     """An input of one schema's records, opened and its header checked: a file, `-`, or a `text` in memory.
 
     `cut` says why the reading ended early, `notices` what is odd about the file as a whole.
-    Raises OSError or ValueError when opened if it cannot be read or lacks a column; reading on raises nothing.
+    Raises OSError or ValueError when opened, if it cannot be read or lacks a column; later it raises nothing.
     """
 
     unit = "line"
@@ -612,7 +613,7 @@ class Source:
         self.identity = self.total = None   # of a file: device and inode, bytes
         self._schemas, self._extra, self._is_checked = schemas, [], False
         self._places = {name.casefold(): place for place, name in enumerate(schema.names)}
-        self._line, self._column = 1 if text is None else 0, 0  # lines of a text are counted from below its header
+        self._line, self._column = 1 if text is None else 0, 0  # of a text counted from below its header
         self._bytes = io.BufferedReader(io.BytesIO(text.encode())) if text is not None else open(
             0 if path == "-" else path, "rb", BLOCK_CHARS, closefd=path != "-")
         self.close, self.done = self._bytes.close, self._bytes.tell     # how many of the `total` are read
@@ -638,8 +639,8 @@ class Source:
         except READ_ERRORS as error:
             self.cut = f"{escape(self.name)} broke off at line {self._line}: {describe(error)}"
         if self._extra:
-            names = ", ".join(map(format_value, self._extra[:20]))
-            self.notices.append(f"{escape(self.name)}: ignored what is no field of {self.schema.table}: {names}")
+            notice = f"{escape(self.name)}: ignored what is no field of {self.schema.table}: "
+            self.notices.append(notice + ", ".join(map(format_value, self._extra[:20])))
 
     def _open_text(self) -> io.TextIOWrapper:
         """Return the file as text, decompressed; raises ValueError for what is none."""
@@ -649,9 +650,10 @@ class Source:
             stream = gzip.GzipFile(fileobj=stream)
         head = stream.peek(4096)[:4096]
         is_wide = "32" in self.encoding
-        if what := not is_wide and next((what for magic, what in FOREIGN.items() if head.startswith(magic)), None):
-            what = EXCEL if b"[Content_Types].xml" in head else what
-            raise ValueError(f"{name} is not CSV or JSON but {what}")
+        for magic, what in () if is_wide else FOREIGN.items():
+            if head.startswith(magic):
+                what = EXCEL if b"[Content_Types].xml" in head else what
+                raise ValueError(f"{name} is not CSV or JSON but {what}")
         for bom, encoding in ({codecs.BOM_UTF32_LE: "utf-32-le"} if is_wide else BOMS).items():
             if head.startswith(bom):
                 self.bom, self.encoding = stream.read(len(bom)), encoding
@@ -662,8 +664,8 @@ class Source:
             raise ValueError(f"--encoding: {format_value(self.encoding)} is no encoding that Python knows:"
                              " try cp1252, latin-1 or utf-16-le") from None
         if b"\0" in head and not re.match("utf.?(16|32)", self.encoding, re.IGNORECASE):
-            raise ValueError(f"{name} is a binary file, not CSV or JSON; if it is text in UTF-16 without a mark,"
-                             " add --encoding utf-16-le")
+            raise ValueError(f"{name} is a binary file, not CSV or JSON; if it is text in UTF-16 without a"
+                             " mark, add --encoding utf-16-le")
         return text
 
     def _read_any(self, text: str) -> Iterator[Block]:
@@ -679,13 +681,13 @@ class Source:
             return self._read_csv(self._read_header(text))
         if dict not in {type(_decode_line(line.strip())) for line in text.strip().split("\n", 2)[:2]}:
             raise ValueError(
-                f"{escape(self.name)} begins with {{ but is neither JSON Lines nor an object with one list in it:"
-                " `jq -c . FILE` makes JSON Lines of objects, `jq .LIST FILE` takes a list out")
+                f"{escape(self.name)} begins with {{ but is neither JSON Lines nor an object with one list in"
+                " it: `jq -c . FILE` makes JSON Lines of objects, `jq .LIST FILE` takes a list out")
         self.format = "jsonl"
         return self._read_json_lines(text)
 
     def _next_lines(self, text: str | None = None, size: int = BLOCK_CHARS) -> str:
-        """Return the next block of whole lines, "" at the end; of a line above RECORD_MAX only its beginning."""
+        """Return the next whole lines, "" at the end; of a line above RECORD_MAX only its beginning."""
         text = self._text.read(size) if text is None else text
         if text and not text.endswith("\n"):
             more = self._text.readline(RECORD_MAX)
@@ -698,7 +700,7 @@ class Source:
     # CSV
 
     def _read_header(self, text: str) -> str:
-        """Take the header, and what stands above it, off the text; raises ValueError if a column is missing."""
+        """Return the text below the header; raises ValueError if a column is missing."""
         name, start, found = escape(self.name), ABOVE_HEADER.match(text).end(), {}
         if not text[start:].strip():
             raise ValueError(f"{name} is empty: expected a header with {', '.join(self.schema.names)}")
@@ -760,7 +762,8 @@ class Source:
                 cells = list(itertools.chain.from_iterable(
                     [""] * self.width if type(row) is Problem else row for row, _, _ in rows))
                 block = Block(
-                    [cells[pick::self.width] for pick in self.picks], [self._line + start for _, start, _ in rows],
+                    [cells[pick::self.width] for pick in self.picks],
+                    [self._line + start for _, start, _ in rows],
                     lambda lines=lines, rows=rows: ["".join(lines[start:end]) for _, start, end in rows],
                     {position: row[0] for position, row in enumerate(rows) if type(row[0]) is Problem})
                 self._line, kept = self._line + end, "".join(lines[end:])
@@ -783,8 +786,8 @@ class Source:
     def _split_plain(self, text: str) -> Block | None:
         """Return the records of a text in which every line is one and no cell is quoted, else None.
 
-        Without the csv module: 200 instead of 400 ns a row.  Each line's end becomes a cell of its own; where these
-        stand at a fixed stride, every line has as many cells as the header.
+        Without the csv module: 200 instead of 400 ns a row.  Each line's end becomes a cell of its own; where
+        these stand at a fixed stride, every line has as many cells as the header.
         """
         end, stride, comma = "\r\n" if "\r" in text else "\n", self.width + 1, self.delimiter
         if '"' in text or len(text) > RECORD_MAX or "\r" in text and not (
@@ -792,7 +795,7 @@ class Source:
             return None
         ended = text if text.endswith("\n") else text + end
         cells, count = ended.replace(end, f"{comma}\n{comma}").split(comma), ended.count("\n")
-        ids = cells[self.picks[0]:-1:stride]            # where one is blank, it is perhaps a row of empty cells
+        ids = cells[self.picks[0]:-1:stride]    # where one is blank, it is perhaps a row of blanks
         if (len(cells) != count * stride + 1 or cells[self.width::stride].count("\n") != count
                 or not {"", " "}.isdisjoint(ids)):
             return None
@@ -803,14 +806,14 @@ class Source:
     def _read_rows(self, lines: list[str], at_end: bool) -> Iterator[tuple[list[str] | str, int, int]]:
         """Yield each row, or why it is none, with the lines from which to which it stands.
 
-        A quote that was never meant as one would swallow the records below it.  So a record ends where a line could
-        be a record by itself, see `_record_lines`; a line with a quote that finds no end is rejected alone, and those
-        that it was followed over are read each by itself, so that no line is read more than three times.
+        A quote that was never meant as one would swallow the records below it.  So a record ends where a line
+        could be a record by itself, see `_record_lines`; a line with a quote that finds no end is rejected alone,
+        and those that it was followed over are read each by itself: no line is read more than three times.
         """
         reader, rows = self._reader(lines), []
         with contextlib.suppress(csv.Error):
             rows.extend(reader)
-        if reader.line_num == len(rows) == len(lines):  # every line is a record: five times as fast as one by one
+        if reader.line_num == len(rows) == len(lines):  # a record each: five times as fast as one by one
             yield from zip(rows, itertools.count(), itertools.count(1))
             return
         below = alone = 0
@@ -865,9 +868,8 @@ class Source:
             is_plain = len(joined) <= RECORD_MAX and len(BETWEEN_OBJECTS.findall(joined)) == len(texts) - 1
             values = is_plain and decode_objects(joined, len(texts)) or list(map(_decode_line, texts))
             if values:
-                yield self._objects_block(
-                    values, [self._line + position for position in positions],
-                    lambda lines=lines, positions=positions: [lines[position] + "\n" for position in positions])
+                yield self._objects_block(values, [self._line + each for each in positions], lambda lines=lines,
+                                          positions=positions: [lines[each] + "\n" for each in positions])
             self._line += len(lines) - 1
             text = self._next_lines()
 
@@ -876,7 +878,7 @@ class Source:
 
         The first syntax error ends the reading, as nobody knows where the next element begins.
         """
-        closing = "" if text[:start].strip() == "[" else '{"":0'        # what it was wrapped in goes on behind it
+        closing = "" if text[:start].strip() == "[" else '{"":0'        # of what it was wrapped in
         text, item, at_end, ended = self._pass(text, start), 1, False, None
         while ended is None:
             values, spans, end, ended = decode_elements(text, item == 1, at_end)
@@ -942,10 +944,11 @@ def _decode_line(line: str) -> object:
     try:
         value, end = decode_json(line)
     except (ValueError, RecursionError) as error:
-        return malformed(f"not JSON: {getattr(error, 'msg', TOO_DEEP)}, column {getattr(error, 'pos', 0) + 1}")
-    if rest := line[end:].strip():
-        return malformed(f"not JSON: {'a comma at the end' if rest == ',' else format_value(rest, 20) + ' follows'}")
-    return value
+        column = getattr(error, "pos", 0) + 1
+        return malformed(f"not JSON: {getattr(error, 'msg', TOO_DEEP)}, column {column}")
+    rest = line[end:].strip()
+    what = "a comma at the end" if rest == "," else f"{format_value(rest, 20)} follows"
+    return malformed(f"not JSON: {what}") if rest else value
 
 
 # -------------------------------------------------------------------------------------- Storage: both engines
@@ -1652,24 +1655,24 @@ def find_place(text: str, patience: Patience) -> Any:
 
 
 # ---------------------------------------------------------------------------------------------- Insert worker
-# A thread a database, the only one that uses its table: it decides, stores, commits and answers.  It knows batches
-# and the seam, nothing of files, engines or output.  What other threads call says so.
+# A thread a database, the only one that uses its table: it decides, stores, commits and answers.  It knows
+# batches and the seam, nothing of files, engines or output.  What other threads call says so.
 
 
 class Batch:
     """Consecutive records of one input on their way to their verdicts.
 
-    It belongs to its own thread until it is `ready`, to its worker until it is `answered`, then to the main thread.
-    By position: `problems` of a record itself and of its references, `clashes` with other records, `unsettled` (why
-    it could not be decided); `failure` is the reason why nothing of the batch is stored.
+    It belongs to its own thread until it is `ready`, to its worker until `answered`, then to the main thread.
+    By position: `problems` of a record itself and of its references, `clashes` with other records, `unsettled`
+    (why it could not be decided).  `failure` is the reason why nothing of the batch is stored.
     """
 
     def __init__(self, schema: Schema, block: Block, part: range, first: int, replaces: bool = False) -> None:
         """`part` are its positions in the block, `first` is the number of its first record in the input."""
-        self.schema, self.block, self.part, self.size, self.replaces = schema, block, part, len(part), replaces
-        self.cells = [column[part.start:part.stop] for column in block.columns]
+        self.schema, self.block, self.part, self.replaces = schema, block, part, replaces
+        self.size, self.cells = len(part), [column[part.start:part.stop] for column in block.columns]
         self.name = f"{schema.table}#{first}" + (f"-{first + self.size - 1}" if self.size > 1 else "")
-        self.columns: list[list] = []       # to store, see `check_columns`
+        self.columns: list[list] = []                   # to store, see `check_columns`
         self.keys: dict[int, list[str]] = {}            # the unique keys by place, "" where there is none
         self.problems = {at - part.start: [problem] for at, problem in block.unread.items() if at in part}
         self.clashes: dict[int, list[Problem]] = {}
@@ -1706,27 +1709,28 @@ class Batch:
     def outcome(self, position: int) -> Outcome:
         """Return what became of a record, its problems in the order of the fields; after the answer."""
         verdict, order = self.verdicts[position], (None, *self.schema.names)
-        if verdict == FAILED:
-            return Outcome(FAILED, [], self.failure or self.unsettled.get(position))
-        problems = self.problems.get(position, ())
-        return Outcome(verdict, sorted(problems, key=lambda problem: order.index(problem.field)))
+        problems = sorted(self.problems.get(position, ()), key=lambda problem: order.index(problem.field))
+        reason = self.failure or self.unsettled.get(position)
+        return Outcome(verdict, problems, reason if verdict == FAILED else None)
 
 
 def _repeated(values: list) -> set:
     """Return the values that stand there more than once."""
-    return {value for value, count in Counter(values).items() if count > 1} if len(set(values)) < len(values) else set()
+    several = Counter(values).items() if len(set(values)) < len(values) else ()
+    return {value for value, count in several if count > 1}
 
 
 def settle(batch: Batch, table: Any) -> None:
     """Decide every record of a batch, inside the worker's transaction, and store those that are to be stored.
 
-    Is this e-mail taken?  The transaction began alone among all writers, so what is read here stays true until it
-    ends, and it sees its own earlier batches.  First the ids: a stored record that is the same makes this one
-    unchanged.  Of the others, one look-up a unique field tells which of their keys stored records hold.  A record is
-    suspect if its id is stored, if one of its keys is held, or if its id or a key stands twice in the batch.  All
-    others can clash with nothing: the sound ones are inserted together.  The suspects are decided one by one, in
-    input order: what each takes or frees counts for the next.  So the first in input order wins, whatever the threads
-    did; and a record that was rejected for itself is told its clashes too, but claims neither an id nor a key.
+    Is this e-mail taken?  The transaction began alone among all writers, so what is read here stays true until
+    it ends, and it sees its own earlier batches.  First the ids: a stored record that is the same makes this one
+    unchanged.  Of the others, one look-up a unique field tells which of their keys stored records hold.  A
+    record is suspect if its id is stored, if one of its keys is held, or if its id or a key stands twice in the
+    batch.  All others can clash with nothing: the sound ones are inserted together.  The suspects are decided
+    one by one, in input order: what each takes or frees counts for the next.  So the first in input order wins,
+    whatever the threads did; and a record that was rejected for itself is told its clashes too, but claims
+    neither an id nor a key.
     """
     rows, ids, gone = list(zip(*batch.columns)), batch.columns[0], {*batch.problems, *batch.unsettled}
     stored: dict[int, tuple] = {}           # the stored rows with these ids
@@ -1736,10 +1740,10 @@ def settle(batch: Batch, table: Any) -> None:
         stored = table.find_rows({id_ for id_ in ids if id_ and id_ <= table.last_id})
         same = {position for position, row in enumerate(rows)
                 if stored.get(row[0]) == row and row[0] not in twice and position not in gone}
-    for position in same:
-        batch.verdicts[position] = UNCHANGED
+        for position in same:
+            batch.verdicts[position] = UNCHANGED
     suspects = set(positions_of({*stored, *twice}, ids))
-    holders: dict[int, dict[str, int]] = {}             # which stored record holds a key, by place
+    holders: dict[int, dict[str, int]] = {}             # the ids of the stored records that hold keys, by place
     for place, keys in batch.keys.items():
         left = [key for position, key in enumerate(keys) if position not in same] if same else keys
         holders[place] = table.find_holders(place, left)
@@ -1748,52 +1752,50 @@ def settle(batch: Batch, table: Any) -> None:
     gone |= same
     if suspects:
         gone |= _judge_suspects(batch, rows, sorted(suspects), stored, holders, table)
-    _store(batch, [position for position in range(batch.size) if position not in gone], lambda positions: table.insert(
-        list(map(rows.__getitem__, positions)),
-        {place: list(map(keys.__getitem__, positions)) for place, keys in batch.keys.items()}))
+    _store(batch, [position for position in range(batch.size) if position not in gone], lambda left: table.insert(
+        [rows[position] for position in left],
+        {place: [keys[position] for position in left] for place, keys in batch.keys.items()}))
 
 
 def _judge_suspects(batch: Batch, rows: list[tuple], suspects: list[int], stored: dict[int, tuple],
                     holders: dict[int, dict[str, int]], table: Any) -> set[int]:
     """Decide the suspects in input order; return the positions of those that are not to be inserted.
 
-    `stored` and `holders` are kept as they are after each record.  What replaces a stored row is stored here, before
-    anything that may need its key.
+    `stored` and `holders` are kept as they are after each record.  What replaces a stored row is stored here,
+    before anything that may need its key.
     """
-    gone, inserted, replaced = set(suspects), {}, {}    # by id, the positions of what is inserted and replaced
+    gone, inserted, replaced = set(suspects), {}, {}    # the last two: positions by id
     known = {**table.find_rows({id_ for held in holders.values() for id_ in held.values()}), **stored}
     for position in suspects:
         row, is_sound = rows[position], position not in batch.problems
-        before = stored.get(row[0])
+        id_, before = row[0], stored.get(row[0])
         if row == before and is_sound:
             batch.verdicts[position] = UNCHANGED
         elif problems := _find_clashes(batch, position, row, before, holders, known):
             batch.clashes[position] = problems
         elif is_sound:
             for place, keys in batch.keys.items():
-                held = holders[place]
-                if before and held.get(key := unique_key(str(before[place]))) == row[0]:
-                    del held[key]           # free from now on
-                held[keys[position]] = row[0]
-            stored[row[0]] = known[row[0]] = row
+                if before and holders[place].get(key := unique_key(str(before[place]))) == id_:
+                    del holders[place][key]             # free from now on
+                holders[place][keys[position]] = id_
+            stored[id_] = known[id_] = row
             if before is None:
-                inserted[row[0]] = position
+                inserted[id_] = position
                 gone.remove(position)
                 continue
             batch.verdicts[position] = REPLACED
-            if row[0] in inserted:          # by this batch: the earlier record is stored as this one
-                first = inserted[row[0]]
+            if id_ in inserted:             # by this batch: the earlier record is stored as this one
                 for values in (rows, *batch.keys.values()):
-                    values[first] = values[position]
+                    values[inserted[id_]] = values[position]
             else:
-                replaced[row[0]] = position
-    _store(batch, list(replaced.values()), lambda positions: table.replace(list(map(rows.__getitem__, positions))))
+                replaced[id_] = position
+    _store(batch, [*replaced.values()], lambda left: table.replace([rows[position] for position in left]))
     return gone
 
 
 def _find_clashes(batch: Batch, position: int, row: tuple, before: tuple | None,
                   holders: Mapping[int, Mapping[str, int]], known: Mapping[int, tuple]) -> list[Problem]:
-    """Return why a record cannot be stored beside the others: its id has other content, a key another record."""
+    """Return why a record cannot stand beside the others: its id has other content, a key another holder."""
     problems = []
     if before and not batch.replaces and row != before:
         differing = [name for name, old, new in zip(batch.schema.names, before, row) if old != new]
@@ -1820,7 +1822,7 @@ def _store(batch: Batch, positions: list[int], action: Callable[[list[int]], Non
 
 
 class Ids:
-    """A set of ids: as far as they grow, a range with holes, which saves the 67 bytes that a set takes for each."""
+    """A set of ids: as far as they grow, a range with holes, as a set takes 67 bytes for each."""
 
     def __init__(self) -> None:
         self._range, self._holes, self._others = range(0), set(), set()
@@ -1844,25 +1846,25 @@ class Ids:
 
 
 class Question:
-    """A ticket that asks for the rows with some ids."""
+    """A ticket that asks for the stored rows with some ids."""
 
     def __init__(self, ids: Collection[int]) -> None:
         self.ids, self.answered = ids, threading.Event()
-        self.answer = self.answered.set
         self.rows: dict[int, tuple] = {}
         self.failure: str | None = None
+        self.answer = self.answered.set
 
 
 COMMIT, COMPLETE, CLOSE = "commit", "complete", "close"     # tickets that end a group, a model and a worker
-REJECTED_MAX = 500_000              # rejected records of a model whose lines are kept for its children, 100 bytes each
+REJECTED_MAX = 500_000              # rejected records of a model whose lines are kept, at 100 bytes each
 
 
 class InsertWorker:
     """The only thread that uses one database's table; it answers every ticket, whatever happens.
 
     The first error fails the transaction it hits and all records to come; a worker that `serves` another program
-    opens its table anew for the next ones.  It commits as soon as nothing else waits; one that loads, only at COMMIT
-    and COMPLETE tickets, so that its transactions depend on the input alone.
+    opens its table anew for the next ones.  It commits as soon as nothing else waits; one that loads, only at
+    COMMIT and COMPLETE tickets, so that its transactions depend on the input alone.
     """
 
     def __init__(self, schema: Schema, name: str, open_table: Callable[[], Any], watch: Watch, serves: bool,
@@ -1872,18 +1874,19 @@ class InsertWorker:
         self.cut: str | None = None         # why not all of them were read
         self.failure: str | None = None
         self.is_absent = False              # there is no such table, and none is made
-        self.rejected: dict[int, int] = {}  # the lines of rejected records by id
-        self.undecided: set[int] = set()    # ids of records that a constraint of the table refused
+        self.rejected: dict[int, int] = {}  # of a parent's records, by id, the lines of the rejected ones,
+        self.undecided: set[int] = set()    # those that a constraint of the table refused,
+        self._ids = Ids()                   # and those that are stored since it began
         self.transactions = 0
-        self._ids = Ids()                   # of the records that are stored since it began, if others refer to them
         self._open_table, self._watch, self._serves, self._is_parent = open_table, watch, serves, is_parent
         self._table: Any = None
         self._group: list[Batch] = []       # of the open transaction, which began at:
         self._begun_at: float | None = None
         self._questions: list[Question] = []
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
-        self._lock, self._is_closed = threading.Lock(), False       # no ticket comes behind CLOSE: it guards both
+        self._lock, self._is_closed = threading.Lock(), False   # no ticket comes behind CLOSE: it guards both
         self._thread = threading.Thread(target=self._run, name=f"insert-worker {name}", daemon=True)
+        self.join = self._thread.join       # returns when all tickets are answered and the table is closed
         try:
             self._thread.start()
         except (RuntimeError, MemoryError) as error:
@@ -1918,10 +1921,6 @@ class InsertWorker:
         if table := self._table:
             table.abort()
 
-    def join(self) -> None:
-        """Return, to any thread, when all tickets are answered and the table is closed."""
-        self._thread.join()
-
     def _run(self) -> None:
         try:
             self._opened()
@@ -1955,12 +1954,12 @@ class InsertWorker:
         """Wait until a batch is ready, then store it in the transaction, which is begun if there is none."""
         batch.ready.wait()
         self._group.append(batch)
-        if batch.failure and not self._serves:          # a later record must not take what this one may claim
-            self._fail(StorageError(batch.failure))
-        batch.failure = batch.failure or self.failure
-        if batch.failure:
+        batch.failure = self.failure or batch.failure
+        if self.failure:
             return
         try:
+            if batch.failure and not self._serves:      # a later record must not take what this one may claim
+                raise StorageError(batch.failure)
             table = self._opened()
             if self._begun_at is None:
                 began_at = self._watch.now()
@@ -1991,16 +1990,16 @@ class InsertWorker:
             self._watch.transaction(self.name, self.transactions, group, began_at)
 
     def _remember(self, batch: Batch) -> None:
-        """Keep what children will ask about its records."""
+        """Keep what children will ask about a parent's records."""
         if self._serves or not self._is_parent or not batch.columns:
             return
         ids = batch.columns[0]
         for position in sorted(batch.problems) if len(self.rejected) < REJECTED_MAX else ():
             self.rejected.setdefault(ids[position], batch.line(position))
-        self.undecided.update(map(ids.__getitem__, batch.unsettled))
-        stored = {*ids} if not batch.problems else {
-            id_ for position, id_ in enumerate(ids) if position not in batch.problems}
-        if not batch.failure and (stored := stored - self.undecided):
+        self.undecided.update(ids[position] for position in batch.unsettled)
+        bad = batch.problems.keys() | batch.unsettled
+        stored = {id_ for position, id_ in enumerate(ids) if position not in bad} if bad else {*ids}
+        if stored and not batch.failure:
             self._ids.add(stored)
 
     def _fail(self, error: Exception) -> str:
@@ -2035,34 +2034,35 @@ class InsertWorker:
 
 
 # ------------------------------------------------------------------------------------------------- Inserting
-# The way of a batch: its own thread, or a caller of another program, carries it to its verdicts.  A loader's main
-# thread makes batches of files and reports what is answered.
+# The way of a batch: its own thread, or a caller of another program, carries it to its verdicts.  A loader's
+# main thread makes batches of files and reports what is answered.
 
 
 class Databases:
     """The insert workers of all models, and the way of a batch through them; made by `open_databases`.
 
-    Any number of threads may use it.  Deleting is not offered: a user cannot be taken away safely from one database
-    while an order that refers to it may be on its way into another.
+    Any number of threads may use it.  Deleting is not offered: a user cannot be taken away safely from one
+    database while an order that refers to it may be on its way into another.
     """
 
     def __init__(self, schemas: Sequence[Schema], place: Any, watch: Watch, sources: Sequence[Any] | None = None,
                  open_table: Callable[..., Any] | None = None) -> None:
-        """Of the models without a source only references are looked up; with None, it serves another program."""
+        """Only references to models without a source are looked up; without sources, it serves a program."""
         self.schemas, self._place, self._watch = schemas, place, watch
         self._sources = {source.schema.table: source for source in sources or ()}
         self.workers: dict[str, InsertWorker] = {}
         serves = sources is None
-        written = {schema.table for schema in schemas} if serves else self._sources.keys()
-        parents = {table for schema in schemas if schema.table in written for table in schema.references.values()}
+        written = [schema for schema in schemas if serves or schema.table in self._sources]
+        parents = {table for schema in written for table in schema.references.values()}
         for schema in schemas:
-            if schema.table in written | parents:
-                is_written = schema.table in written
-                opens = functools.partial(open_table or place.for_writing, schema, not serves) if is_written else (
-                    functools.partial(place.for_reading, schema))
+            if schema in written:
+                opens = functools.partial(open_table or place.for_writing, schema, not serves)
+            else:
+                opens = functools.partial(place.for_reading, schema)
+            if schema in written or schema.table in parents:
                 worker = self.workers[schema.table] = InsertWorker(
                     schema, place.name(schema), opens, watch, serves, schema.table in parents)
-                if serves or not is_written:
+                if serves or schema not in written:
                     worker.complete.set()
 
     def __enter__(self) -> Databases:
@@ -2072,10 +2072,10 @@ class Databases:
         self.close()
 
     def insert(self, model: str, record: Mapping[str, object], *, replace: bool = False) -> Outcome:
-        """Return what became of one record, after its commit; never raises for a bad record or a failed database.
+        """Return what became of one record, after its commit; a bad record or a failed database raises nothing.
 
-        With `replace` a stored record with the same id and other content is replaced.  Calls that wait at the same
-        time share a commit.  After a failure the next call opens the database again.
+        With `replace` a stored record with the same id and other content is replaced.  Calls that wait at the
+        same time share a commit.  After a failure the next call opens the database again.
         Raises ValueError for an unknown model, RuntimeError after closing.
         """
         worker = self._worker(model)
@@ -2087,7 +2087,7 @@ class Databases:
         return batch.outcome(0)
 
     def find(self, model: str, id: int) -> dict[str, object] | None:
-        """Return the stored record as a dict, or None; raises ValueError for an unknown model, StorageError."""
+        """Return the stored record, or None; raises ValueError for an unknown model, StorageError."""
         worker = self._worker(model)
         rows = worker.find([id]) if isinstance(id, int) and 1 <= id <= WHOLE_MAX else {}
         return dict(zip(worker.schema.names, rows[id])) if id in rows else None
@@ -2116,15 +2116,14 @@ class Databases:
             return
         batch.failure = "its thread ended early"        # unless it comes to the end of this
         try:
+            database, references = self.workers[batch.schema.table].name, batch.schema.references
             batch.validate()
-            parents = [self.workers[table] for table in batch.schema.references.values()]
-            if parents:
-                names, database = ", ".join(batch.schema.references.values()), self.workers[batch.schema.table].name
-                with self._watch.span(f"wait for {names}", database, work=batch.name):
-                    for parent in parents:
-                        parent.complete.wait()          # an order waits for users and products here
-            for place, parent in zip(batch.schema.references, parents):
-                self._look_up(batch, place, parent)
+            if references:
+                with self._watch.span(f"wait for {', '.join(references.values())}", database, work=batch.name):
+                    for table in references.values():
+                        self.workers[table].complete.wait()     # an order waits for users and products here
+            for place, table in references.items():
+                self._look_up(batch, place, self.workers[table])
             batch.failure = None
         except Exception as error:
             batch.failure = f"{type(error).__name__}: {escape(str(error), 200)}"
@@ -2137,7 +2136,7 @@ class Databases:
         present = [value for value in values if value is not None] if None in values else values
         try:
             missing = parent.missing(present)
-        except StorageError as error:       # all of them: a later order must not take the id of an undecided one
+        except StorageError as error:       # all: a later order must not take the id of an undecided one
             missing, reason = set(present), str(error)
         for position in positions_of(missing, values):
             id_, line, where = values[position], parent.rejected.get(values[position]), parent.name
@@ -2148,8 +2147,9 @@ class Databases:
                 where += f": there is no {where}{self._place.where()}"
             elif line is not None:
                 where += f" ({self._sources[parent.schema.table].place(line)} was rejected)"
-            problem = Problem(name, "no_such_reference", batch.cells[place][position], where, line is not None)
-            batch.problems.setdefault(position, []).append(problem)
+            value, waits = batch.cells[place][position], line is not None
+            batch.problems.setdefault(position, []).append(
+                Problem(name, "no_such_reference", value, where, waits))
 
     def abort(self) -> None:
         """Make what waits in the databases fail."""
@@ -2168,7 +2168,7 @@ class Databases:
 def open_databases(place: str, *, busy_timeout: float = 30.0, schemas: Sequence[Schema] = SCHEMAS) -> Databases:
     """Return the databases of a folder or a PostgreSQL URL, made if missing, to insert single records into.
 
-    Use it in a `with` block, which starts one insert worker a database and at its end answers everybody and closes.
+    Use it in a `with` block: it starts one insert worker a database, and at its end answers everybody and closes.
     `busy_timeout` is how many seconds a lock of another program is waited for.
     Raises ValueError for a place that cannot be used, OSError for a folder that may not be written.
     """
@@ -2185,13 +2185,13 @@ STACK_BYTES = 1 << 18               # of such a thread: 3,000 start and end in 0
 
 
 class Loader:
-    """One load: reads the sources level by level, starts a thread a batch and reports what is answered, in order."""
+    """One load: reads the sources level by level, starts a thread a batch and reports the answers in order."""
 
     def __init__(self, databases: Databases, sources: Sequence[Any], report: Report, interrupts: Interrupts,
                  batch_size: int | None = None, replaces: bool = False) -> None:
         self.threads = 0                    # started so far
-        self._databases, self._sources, self._report, self._interrupts = databases, sources, report, interrupts
-        self._batch_size, self._replaces = batch_size, replaces
+        self._databases, self._sources, self._report = databases, sources, report
+        self._interrupts, self._batch_size, self._replaces = interrupts, batch_size, replaces
         self._flight: deque[Batch] = deque()
         self._records = 0                   # in flight
 
@@ -2225,7 +2225,7 @@ class Loader:
                 worker.submit(COMPLETE)
 
     def _batches(self, source: Any) -> Iterator[Batch]:
-        """Yield the records of a source: one a batch up to SINGLE_MAX of them, above that as they were read."""
+        """Yield the records of a source: one a batch up to SINGLE_MAX, of more as they were read."""
         blocks, ahead, count, first = source.blocks(), [], 0, 1
         while count <= SINGLE_MAX and (block := next(blocks, None)):
             ahead.append(block)
@@ -2258,7 +2258,7 @@ class Loader:
         batch, begin = self._flight.popleft(), time.monotonic()
         while not batch.answered.wait(PROGRESS_S):
             self._report.progress()
-            if time.monotonic() - begin > START_S:      # its thread may have died of want of memory before it began
+            if time.monotonic() - begin > START_S:      # its thread may have died of want of memory
                 self._databases.check(batch)
             if self._interrupts.patience.hurried():
                 self._databases.abort()

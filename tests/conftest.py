@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
+import io
+import itertools
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import closing
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -26,7 +31,41 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "distributed_inserts.py"
 TIMEOUT_S = 60
-MODELS = ("users", "products", "orders")
+MODELS = {
+    "users": ("id", "name", "email"),
+    "products": ("id", "name", "price"),
+    "orders": ("id", "user_id", "product_id", "quantity"),
+}
+VERDICTS = ("inserted", "replaced", "unchanged", "rejected", "failed")
+# What the specification says of the sample: the rows that are stored of it, and the problems of the other records.
+SAMPLE: dict[str, list[tuple]] = {
+    "users": [
+        (id_, name, f"{name.lower()}@example.com")
+        for id_, name in zip((1, 2, 3, 4, 5, 6, 7, 9), "Alice Bob Charlie David Eve Frank Grace Henry".split())
+    ],
+    "products": [
+        (1, "Laptop", 1000.0),
+        (2, "Smartphone", 700.0),
+        (3, "Headphones", 150.0),
+        (4, "Monitor", 300.0),
+        (5, "Keyboard", 50.0),
+        (6, "Mouse", 30.0),
+        (8, "Smartwatch", 250.0),
+        (9, "Gaming Chair", 500.0),
+    ],
+    "orders": [(1, 1, 1, 2), (2, 2, 2, 1), (3, 3, 3, 5), (4, 4, 4, 1), (5, 5, 5, 3), (6, 6, 6, 4)],
+}
+SAMPLE_PROBLEMS = {
+    ("users", 8): {("email", "not_unique")},
+    ("users", 10): {("name", "blank")},
+    ("products", 7): {("name", "not_unique")},
+    ("products", 10): {("price", "not_positive")},
+    ("orders", 7): {("product_id", "no_such_reference")},
+    ("orders", 8): {("user_id", "no_such_reference"), ("quantity", "not_positive")},
+    ("orders", 9): {("quantity", "not_positive")},
+    ("orders", 10): {("user_id", "no_such_reference"), ("product_id", "no_such_reference")},
+}
+HEAVY = pytest.mark.heavy
 sys.path.insert(0, str(ROOT))
 sys.dont_write_bytecode = True
 
@@ -45,6 +84,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     heavy = [item for item in items if item.get_closest_marker("heavy")]
     config.hook.pytest_deselected(items=heavy)
     items[:] = [item for item in items if item not in heavy]
+
+
+def some(first: int, *parts: Iterable[object]) -> list:
+    """Return all combinations of the parts for `parametrize`, those after the first few as heavy ones."""
+    combinations = itertools.product(*parts)
+    return [pytest.param(*values, marks=HEAVY if number >= first else ()) for number, values in enumerate(combinations)]
 
 
 def lacking(reason: str) -> NoReturn:
@@ -85,18 +130,46 @@ def run(tmp_path: Path) -> Run:
     return run_program
 
 
-@pytest.fixture
-def here(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Return a function that does what `run` does without a process of its own, which is faster."""
-    monkeypatch.chdir(tmp_path)
+@contextmanager
+def alarm(timeout_s: float = TIMEOUT_S) -> Iterator[None]:
+    """Let what hangs in the main thread fail instead, where there are signals for that."""
+    if not hasattr(signal, "SIGALRM"):
+        yield
+        return
 
-    def run_here(*arguments: object) -> subprocess.CompletedProcess:
+    def ring(*_: object) -> None:
+        raise AssertionError(f"still running after {timeout_s} s: {[thread.name for thread in threading.enumerate()]}")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, timeout_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run_here(*arguments: object, timeout: float = TIMEOUT_S) -> subprocess.CompletedProcess:
+    """Do what `run` does without a process of its own, which is faster, with streams as strict as real ones."""
+    out, err = (
+        io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors=errors) for errors in ("strict", "backslashreplace")
+    )
+    with alarm(timeout), redirect_stdout(out), redirect_stderr(err):
         try:
             status = importlib.import_module("distributed_inserts").main(list(map(str, arguments)))
         except SystemExit as exit_:
             status = exit_.code
-        return subprocess.CompletedProcess(arguments, status, *capsys.readouterr())
+    for stream in (out, err):
+        stream.flush()
+    return subprocess.CompletedProcess(
+        arguments, status, *(stream.buffer.getvalue().decode("utf-8") for stream in (out, err))
+    )
 
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return `run_here`, to be used in an empty folder, the current one."""
+    monkeypatch.chdir(tmp_path)
     return run_here
 
 
@@ -119,6 +192,23 @@ def rows(place: Path | str, model: str = "") -> list[tuple]:
     database = Path(place) / f"{model}.db" if model else Path(place)
     with closing(sqlite3.connect(database)) as connection:
         return connection.execute(f"SELECT * FROM {database.stem} ORDER BY id").fetchall()
+
+
+def execute(database: Path, *statements: str) -> list[tuple]:
+    """Run statements in a SQLite database, past the program, and return the rows of the last one."""
+    with closing(sqlite3.connect(database, timeout=TIMEOUT_S, isolation_level=None)) as connection:
+        found: list[tuple] = []
+        for statement in statements:
+            found = connection.execute(statement).fetchall()
+        return found
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Return all that is in a folder and below it: of files what they hold; no database in it may be open."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
 
 
 # -------------------------------------------------------------------------------------------- Databases of a test
@@ -146,8 +236,7 @@ class Databases:
 
     def execute(self, model: str, statement: str) -> list[tuple]:
         """Run a statement in a model's database, past the program, and return its rows."""
-        with closing(sqlite3.connect(Path(self.place, self.name(model)), timeout=TIMEOUT_S)) as connection, connection:
-            return connection.execute(statement).fetchall()
+        return execute(Path(self.place, self.name(model)), statement)
 
     def clear(self) -> None:
         """Make the databases as they were at the start of the test."""
@@ -197,10 +286,10 @@ def postgresql(server: Server) -> PostgresDatabases:
 
 
 @pytest.fixture
-def tcp(tcp_server: Server) -> PostgresDatabases:
-    """Three databases without a table on a server that is reached over TCP, with a password."""
-    tcp_server.clear()
-    return PostgresDatabases(tcp_server.url(), tcp_server)
+def tcp(server: Server) -> PostgresDatabases:
+    """Three databases without a table on the session's server, which is reached over TCP, with a password."""
+    server.clear()
+    return PostgresDatabases(server.over_tcp().url(), server.over_tcp())
 
 
 # ---------------------------------------------------------------------------------------------- PostgreSQL server
@@ -234,19 +323,19 @@ def find_postgresql() -> Path:
 
 
 class Server:
-    """A PostgreSQL server of the tests' own, in a temporary folder, on a Unix socket or a free port; three databases.
+    """A PostgreSQL server of the tests' own, in a temporary folder, on a Unix socket and a free port; three databases.
 
     Root may not run one, so `nobody` does then.  The superuser is `postgres`; the databases belong to `loader`, who
-    needs a password over TCP.
+    needs a password over TCP.  Processes are killed here and no machine loses its power, so it does not sync.
     """
 
     PASSWORD = "s3cret-of-the-loader"
 
-    def __init__(self, tcp: bool = False) -> None:
-        self.tcp = tcp or os.name == "nt"
+    def __init__(self) -> None:
+        self.tcp = os.name == "nt"
         self.binaries = find_postgresql()
         self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir=None if os.name == "nt" else "/tmp"))
-        self.data, self.port = self.folder / "data", 5432
+        self.data, self.port = self.folder / "data", 0
         self._as_user: dict = {}
         if os.name == "posix" and os.geteuid() == 0:
             import pwd
@@ -290,17 +379,24 @@ class Server:
             self.stop("immediate")
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def over_tcp(self) -> Server:
+        """Return the same server as those see it who reach it over TCP, with a password."""
+        other = copy.copy(self)
+        other.tcp = True
+        return other
+
     def _configure(self) -> None:
-        if self.tcp:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                self.port = free.getsockname()[1]
-        listen = "127.0.0.1" if self.tcp else ""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        if os.name == "posix":  # so that URLs with the folder of the socket do without the port
+            (self.folder / ".s.PGSQL.5432").unlink(missing_ok=True)
+            (self.folder / ".s.PGSQL.5432").symlink_to(f".s.PGSQL.{self.port}")
         sockets = "" if os.name == "nt" else self.folder
         with open(self.data / "postgresql.conf", "a", encoding="utf-8") as file:
             file.write(
-                f"\nlisten_addresses = '{listen}'\nport = {self.port}\nunix_socket_directories = '{sockets}'\n"
-                "shared_buffers = 32MB\nmax_connections = 60\n"
+                f"\nlisten_addresses = '127.0.0.1'\nport = {self.port}\nunix_socket_directories = '{sockets}'\n"
+                "shared_buffers = 32MB\nmax_connections = 60\nfsync = off\n"
             )
         (self.data / "pg_hba.conf").write_text(
             "local all all trust\nhost all loader 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n",
@@ -368,14 +464,12 @@ class Server:
         """End who is connected to the three databases, drop all that is in them, forget settings of the loader."""
         self.execute("postgres", "ALTER ROLE loader RESET ALL")
         for model in MODELS:
-            with closing(self.connect(model)) as connection:
-                connection.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                )
-                connection.execute("DROP OWNED BY loader CASCADE")
-                connection.execute("DROP SCHEMA IF EXISTS public CASCADE")
-                connection.execute("CREATE SCHEMA public AUTHORIZATION loader")
+            self.execute(
+                model,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid(); DROP OWNED BY loader CASCADE; "
+                "DROP SCHEMA IF EXISTS public CASCADE; CREATE SCHEMA public AUTHORIZATION loader",
+            )
 
 
 def need_psycopg() -> None:
@@ -388,15 +482,7 @@ def need_psycopg() -> None:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """A PostgreSQL server on a Unix socket, whose clients need no password."""
+    """A PostgreSQL server, of which every worker of pytest-xdist has one of its own."""
     need_psycopg()
     with Server() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def tcp_server() -> Iterator[Server]:
-    """A PostgreSQL server on a free port of the loopback address, whose loader needs a password."""
-    need_psycopg()
-    with Server(tcp=True) as server:
         yield server

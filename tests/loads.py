@@ -14,6 +14,7 @@ import os
 import queue
 import random
 import re
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -23,7 +24,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -31,15 +32,11 @@ from types import ModuleType
 import pytest
 
 import conftest
+from conftest import MODELS, TIMEOUT_S, VERDICTS, Databases, run_here
 
 PROGRAM = Path(os.environ.get("DISTRIBUTED_INSERTS") or conftest.PROGRAM).resolve()
-TIMEOUT_S = 60
-MODELS = {
-    "users": ("id", "name", "email"),
-    "products": ("id", "name", "price"),
-    "orders": ("id", "user_id", "product_id", "quantity"),
-}
-VERDICTS = ("inserted", "replaced", "unchanged", "rejected", "failed")
+INTERRUPT_S = 2  # the specification's: how long an interrupted load may take to end
+STORED = ("inserted", "replaced", "unchanged")
 KILLED = -getattr(signal, "SIGKILL", 9)
 # Runs the program with a few lines of Python between its import and its start, for what cannot be done from outside.
 # `model()` tells those lines whose insert worker is at work.
@@ -96,6 +93,7 @@ def begin(self, *arguments):
     return real_begin(self, *arguments)
 program.SqliteTable.begin = begin
 """
+STARTING_GATE = "print('ready', flush=True); sys.stdin.readline()"
 LOCK = """
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10)
@@ -222,9 +220,9 @@ class Outcome:
     output: str
     error: str
 
-    @property
+    @functools.cached_property
     def lines(self) -> list[dict]:
-        """The JSON lines that were written whole."""
+        """The JSON lines that were written whole; `output` is not to be changed any more."""
         return [json.loads(line) for line in self.output.split("\n")[:-1]]
 
     @property
@@ -268,7 +266,9 @@ class Running:
         **environment: str,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        start = ["-c", LAUNCH, program, patch] if patch else [program]
+        # As a module it is not compiled each time, which is a third of what a small load takes.
+        as_module = ["-m", PROGRAM.stem] if program == PROGRAM else [program]
+        start = ["-c", LAUNCH, program, patch] if patch else as_module
         command = [*wrap, sys.executable, *python, *start, *arguments]
         self.process = subprocess.Popen(
             list(map(str, command)),
@@ -276,7 +276,13 @@ class Running:
             stdin=stdin,
             stdout=stdout,
             stderr=subprocess.PIPE,
-            env={**os.environ, "NO_COLOR": "1", "PYTHONUNBUFFERED": "", **environment},
+            env={
+                **os.environ,
+                "NO_COLOR": "1",
+                "PYTHONUNBUFFERED": "",
+                "PYTHONPATH": str(PROGRAM.parent),
+                **environment,
+            },
         )
         self._texts: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -322,6 +328,15 @@ class Running:
         self.process.stdin.write(text.encode())
         self.process.stdin.flush()
 
+    def interrupt(self, number: int = signal.SIGINT) -> Outcome:
+        """Send a signal and return what the program left, which has to end in time with the status of that signal."""
+        self.process.send_signal(number)
+        begin = time.monotonic()
+        outcome = self.end(INTERRUPT_S + 1)
+        assert time.monotonic() - begin < INTERRUPT_S
+        assert outcome.status == 128 + number
+        return outcome
+
     def end(self, timeout_s: float = TIMEOUT_S) -> Outcome:
         """Wait for the end of the process and return what it left."""
         end = time.monotonic() + timeout_s
@@ -340,6 +355,85 @@ def run_load(folder: Path, *arguments: object, timeout_s: float = TIMEOUT_S, **o
     """Run the program to its end in a folder, with --json, and return what it left."""
     with Running(folder, "--json", *arguments, **options) as running:
         return running.end(timeout_s)
+
+
+def load_here(folder: Path, *arguments: object, timeout_s: float = TIMEOUT_S) -> Outcome:
+    """Do what `run_load` does without a process of its own, which is faster."""
+    folder.mkdir(parents=True, exist_ok=True)
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        result = run_here("--json", *arguments, timeout=timeout_s)
+    finally:
+        os.chdir(before)
+    assert "Traceback" not in result.stdout + result.stderr, result.stderr
+    return Outcome(result.returncode, result.stdout, result.stderr)
+
+
+def run_together(folder: Path, *argument_lists: Sequence[object]) -> list[Outcome]:
+    """Run a loader for each list of arguments, all from the same moment on."""
+    with ExitStack() as stack:
+        loaders = [
+            stack.enter_context(Running(folder, "--json", *arguments, patch=STARTING_GATE, stdin=subprocess.PIPE))
+            for arguments in argument_lists
+        ]
+        for loader in loaders:
+            assert loader.line() == "ready\n"
+        for loader in loaders:
+            loader.feed("go\n")
+        outcomes = [loader.end() for loader in loaders]
+    for outcome in outcomes:
+        outcome.output = outcome.output.partition("\n")[2]
+    return outcomes
+
+
+def shell(folder: Path, command: str) -> subprocess.CompletedProcess:
+    """Run a command line by bash: PROGRAM in it is the program, and `python` the Python of these tests."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    result = subprocess.run(
+        ["bash", "-c", command.replace("PROGRAM", shlex.join([sys.executable, str(PROGRAM)]))],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=TIMEOUT_S,
+        env={**os.environ, "NO_COLOR": "1", "PYTHONUNBUFFERED": "", "PATH": path},
+    )
+    assert "Traceback" not in result.stderr and "Exception ignored" not in result.stderr, result.stderr
+    return result
+
+
+def commands(out: str) -> list[str]:
+    """Return the commands that a report ends with."""
+    return [line.strip() for line in out.splitlines() if line.startswith("  ") and PROGRAM.name in line]
+
+
+def measure(folder: Path, *arguments: object, timeout_s: float = TIMEOUT_S) -> tuple[int, Path, str, int]:
+    """Run the program; return exit status, the file with its output, complaints and peak memory in bytes."""
+    pytest.importorskip("resource", reason="peak memory is measured by getrusage")
+    wrapper = (
+        "import resource, subprocess, sys\nstatus = subprocess.call(sys.argv[2:])\n"
+        "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss\n"
+        "open(sys.argv[1], 'w').write(str(peak))\nraise SystemExit(status)\n"
+    )
+    with open(folder / "output", "wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", wrapper, "peak", sys.executable, str(PROGRAM), *map(str, arguments)],
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            _, error = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # the program too: it is the wrapper's child
+            process.communicate()
+            raise
+    peak = int((folder / "peak").read_text()) * (1 if sys.platform == "darwin" else 1024)
+    assert b"Traceback" not in error and b"internal error" not in error
+    return process.returncode, folder / "output", error.decode("utf-8"), peak
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = TIMEOUT_S) -> None:
@@ -363,50 +457,6 @@ def locked(database: Path, statement: str = "BEGIN IMMEDIATE") -> Iterator[Calla
             process.kill()
 
 
-@contextmanager
-def alarm(timeout_s: float = TIMEOUT_S) -> Iterator[None]:
-    """Let what hangs in the main thread fail instead, where there are signals for that."""
-    if not hasattr(signal, "SIGALRM"):
-        yield
-        return
-
-    def ring(*_: object) -> None:
-        raise AssertionError(f"still running after {timeout_s} s: {[thread.name for thread in threading.enumerate()]}")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, timeout_s)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def in_time(test: Callable) -> Callable:
-    """Make a test fail instead of hang: it runs in a daemon thread, and so do all threads that it starts."""
-
-    @functools.wraps(test)
-    def timed(*arguments: object, **named: object) -> None:
-        ends: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-
-        def body() -> None:
-            try:
-                test(*arguments, **named)
-                ends.put(None)
-            except BaseException as error:  # also those by which pytest skips
-                ends.put(error)
-
-        threading.Thread(target=body, name="test", daemon=True).start()
-        try:
-            error = ends.get(timeout=TIMEOUT_S)
-        except queue.Empty:
-            pytest.fail(f"still running after {TIMEOUT_S} s: {[thread.name for thread in threading.enumerate()]}")
-        if error:
-            raise error
-
-    return timed
-
-
 # ------------------------------------------------------------------------------------------ What has to hold
 
 
@@ -422,17 +472,26 @@ def stored_rows(folder: Path, model: str) -> list[tuple]:
     return conftest.rows(database)
 
 
-def check_databases(folder: Path) -> dict[str, list[tuple]]:
-    """Return all rows after making sure that the databases are sound: no duplicate, no order without its parents."""
-    rows = {model: stored_rows(folder, model) for model in MODELS}
-    for model, unique in (("users", 2), ("products", 1)):
-        keys = Counter(row[unique].casefold() for row in rows[model])
-        assert [key for key, count in keys.items() if count > 1] == [], f"{model}: stored more than once"
+def check_rows(rows: dict[str, list[tuple]]) -> dict[str, list[tuple]]:
+    """Return the rows after making sure that they are sound: no duplicate, no order without its parents."""
+    for model, places in (("users", (0, 2)), ("products", (0, 1)), ("orders", (0,))):
+        for place in places:
+            keys = Counter(str(row[place]).casefold() for row in rows[model])
+            assert [key for key, count in keys.items() if count > 1] == [], f"{model}: stored more than once"
     users, products = ({row[0] for row in rows[model]} for model in ("users", "products"))
     assert [row for row in rows["orders"] if row[1] not in users or row[2] not in products] == [], (
         "orders without parents"
     )
     return rows
+
+
+def check_databases(place: Path | Databases) -> dict[str, list[tuple]]:
+    """Return all rows, in a folder or of either engine, after making sure that the databases are sound."""
+    # orders first, so that what they refer to has to be there already
+    found = {
+        model: stored_rows(place, model) if isinstance(place, Path) else place.rows(model) for model in reversed(MODELS)
+    }
+    return check_rows({model: found[model] for model in MODELS})
 
 
 def check_reported(load: Load, outcome: Outcome, rows: dict[str, list[tuple]]) -> None:
@@ -441,24 +500,31 @@ def check_reported(load: Load, outcome: Outcome, rows: dict[str, list[tuple]]) -
         found = set(rows[model])
         assert found <= set(load.rows[model]), f"{model}: stored what should not be"
         for line, verdict in outcome.verdicts(model).items():
-            assert verdict not in ("inserted", "unchanged") or load.lines[model][line] in found, (
+            assert verdict not in STORED or load.lines[model][line] in found, (
                 f"{model}.csv:{line} was reported {verdict} and is not stored"
             )
 
 
-def check_counts(load: Load, outcome: Outcome) -> None:
-    """Make sure that every record of every file has one verdict, and that the summary counts just those."""
-    for model in MODELS:
+def check_summary(outcome: Outcome) -> None:
+    """Make sure that the summary counts just the verdicts that were reported."""
+    assert outcome.status == outcome.lines[-1]["exit_status"]
+    for model, counts in outcome.summary.items():
         found = [line["verdict"] for line in outcome.lines if line.get("model") == model]
-        assert outcome.verdicts(model).keys() == load.verdicts[model].keys(), f"{model}: a verdict for every record"
-        counts = outcome.summary[model]
         assert {verdict: counts[verdict] for verdict in VERDICTS} == {
             verdict: found.count(verdict) for verdict in VERDICTS
         }
-        assert counts["read"] == len(found) == len(load.verdicts[model])
+        assert counts["read"] == len(found) == len(outcome.verdicts(model))
 
 
-def check_complete(folder: Path, load: Load, outcome: Outcome, again: bool = False) -> None:
+def check_counts(load: Load, outcome: Outcome) -> None:
+    """Make sure that every record of every file has one verdict, and that the summary counts just those."""
+    check_summary(outcome)
+    for model in MODELS:
+        assert outcome.verdicts(model).keys() == load.verdicts[model].keys(), f"{model}: a verdict for every record"
+        assert outcome.summary[model]["read"] == len(load.verdicts[model])
+
+
+def check_complete(place: Path | Databases, load: Load, outcome: Outcome, again: bool = False) -> None:
     """Make sure that a load had the verdicts and left the rows that it has to; `again` if some were stored before."""
     assert outcome.complaints == ""
     check_counts(load, outcome)
@@ -471,8 +537,8 @@ def check_complete(folder: Path, load: Load, outcome: Outcome, again: bool = Fal
             if verdict != expected[line] and not (again and {verdict, expected[line]} <= stored)
         }
         assert odd == {}, f"{model}: verdicts by line, found and expected: {odd}"
-    assert check_databases(folder) == load.rows
-    assert outcome.status == (1 if outcome.total("rejected") else 0) == outcome.lines[-1]["exit_status"]
+    assert check_databases(place) == load.rows
+    assert outcome.status == (1 if outcome.total("rejected") else 0)
 
 
 def check_disturbed(

@@ -20,10 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import rows
+from conftest import HEAVY, MODELS, rows, some
 from loads import (
     KILLED,
-    MODELS,
     SMALL_GROUPS,
     Load,
     Outcome,
@@ -32,13 +31,13 @@ from loads import (
     check_databases,
     check_reported,
     copied,
+    load_here,
     run_load,
     write_load,
 )
 from test_sharing import begin_after_another
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
-HEAVY = pytest.mark.heavy
 
 # Kills the process at the n-th call of a method of one model's table.  `before` waits a moment first, so that whoever
 # acts too early has the time to do so; `inside` lets the call run and kills it after that many seconds.
@@ -94,8 +93,8 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
 
 
 def test_an_undisturbed_load_ends_as_worked_out_in_the_plainest_way(tmp_path, load):
-    check_complete(tmp_path, load, run_load(tmp_path, *load.arguments))
-    check_complete(tmp_path, load, run_load(tmp_path, *load.arguments), again=True)
+    check_complete(tmp_path, load, load_here(tmp_path, *load.arguments))
+    check_complete(tmp_path, load, load_here(tmp_path, *load.arguments), again=True)
 
 
 def check_after_kill(folder: Path, load: Load, outcome: Outcome) -> None:
@@ -121,7 +120,7 @@ def kill_at(
     outcome = run_load(folder, *load.arguments, "--batch-size", batch_size, patch=patch + wrong)
     assert outcome.status == KILLED, f"the load never came to that point: {outcome.error}"
     check_after_kill(folder, load, outcome)
-    check_complete(folder, load, run_load(folder, *load.arguments), again=True)
+    check_complete(folder, load, load_here(folder, *load.arguments), again=True)
 
 
 @pytest.mark.parametrize("moment, method, model, call", POINTS)
@@ -155,12 +154,12 @@ def kill_at_random(folder: Path, chance: random.Random, records: int, *arguments
         return running.end()
 
 
-@pytest.mark.parametrize("seed", [pytest.param(seed, marks=HEAVY if seed >= 13 else ()) for seed in range(60)])
+@pytest.mark.parametrize("seed", some(8, range(60)))
 def test_a_load_killed_again_and_again_loses_nothing_and_can_be_ended(tmp_path, load, seed):
     chance, folder = random.Random(seed), tmp_path / "databases"
     for _ in range(chance.randint(1, 2)):
         check_after_kill(folder, load, kill_at_random(folder, chance, 430, *load.arguments))
-    check_complete(folder, load, run_load(folder, *load.arguments), again=True)
+    check_complete(folder, load, load_here(folder, *load.arguments), again=True)
 
 
 def rename_users(folder: Path) -> tuple[dict[int, tuple], dict[int, tuple]]:
@@ -173,11 +172,11 @@ def rename_users(folder: Path) -> tuple[dict[int, tuple], dict[int, tuple]]:
     return before, after
 
 
-@pytest.mark.parametrize("seed", [pytest.param(seed, marks=HEAVY if seed >= 2 else ()) for seed in range(20)])
+@pytest.mark.parametrize("seed", some(2, range(20)))
 def test_a_load_that_replaces_and_is_killed_leaves_each_record_old_or_new(tmp_path, seed):
     chance, folder = random.Random(seed), tmp_path / "databases"
     before, after = rename_users(tmp_path)
-    run_load(folder, "--users", tmp_path / "before.csv")
+    load_here(folder, "--users", tmp_path / "before.csv")
     outcome = kill_at_random(folder, chance, 160, "--users", tmp_path / "after.csv", "--replace")
     stored = {row[0]: row for row in check_databases(copied(folder, tmp_path / "copy"))["users"]}
     assert before.keys() <= stored.keys() <= after.keys()
@@ -186,7 +185,7 @@ def test_a_load_that_replaces_and_is_killed_leaves_each_record_old_or_new(tmp_pa
         assert (
             line.get("verdict") not in ("inserted", "replaced", "unchanged") or stored[line["id"]] == after[line["id"]]
         )
-    outcome = run_load(folder, "--users", tmp_path / "after.csv", "--replace")
+    outcome = load_here(folder, "--users", tmp_path / "after.csv", "--replace")
     assert (outcome.status, outcome.error) == (0, "")
     assert rows(folder / "users.db") == sorted(after.values())
 
@@ -215,7 +214,7 @@ def test_a_load_killed_between_the_writes_of_a_file_loses_nothing_and_can_be_end
         pytest.skip(f"strace does not work here: {outcome.error[:200]}")
     assert outcome.status == KILLED, "the load never came to that call"
     check_after_kill(folder, load, outcome)
-    check_complete(folder, load, run_load(folder, *load.arguments), again=True)
+    check_complete(folder, load, load_here(folder, *load.arguments), again=True)
 
 
 # ---------------------------------------------------------------------------------------------------- Power loss

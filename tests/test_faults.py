@@ -9,36 +9,32 @@ cause; records that do not need the failed database come out as ever; once the f
 
 from __future__ import annotations
 
-import itertools
-import json
 import os
 import random
 import shutil
-import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from conftest import rows
+from conftest import HEAVY, MODELS, contents, execute, rows, some
 from loads import (
     HOLD,
-    MODELS,
     SMALL_GROUPS,
     THREADS,
     Load,
     Outcome,
     Running,
     check_complete,
-    check_counts,
     check_databases,
     check_disturbed,
     check_failed,
     check_reported,
+    load_here,
     locked,
     run_load,
     wait_until,
@@ -51,13 +47,6 @@ TABLES = {
     "products": "CREATE TABLE products (id INTEGER PRIMARY KEY, name TEXT, price REAL)",
     "orders": "CREATE TABLE orders (id INTEGER PRIMARY KEY, user_id INTEGER, product_id INTEGER, quantity INTEGER)",
 }
-HEAVY = pytest.mark.heavy
-
-
-def some(first: int, *parts: Sequence[object]) -> list:
-    """Return all combinations of the parts for `parametrize`, those after the first few as heavy ones."""
-    combinations = itertools.product(*parts)
-    return [pytest.param(*values, marks=HEAVY if number >= first else ()) for number, values in enumerate(combinations)]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +71,7 @@ def check_fixed(folder: Path, load: Load, outcome: Outcome, fix: Callable[[], ob
     """Make sure that what was reported is what is stored, and that the load completes when the fault is fixed."""
     fix()
     check_reported(load, outcome, check_databases(folder))
-    check_complete(folder, load, run_load(folder, *load.arguments), again=True)
+    check_complete(folder, load, load_here(folder, *load.arguments), again=True)
 
 
 def check_fault(
@@ -96,18 +85,6 @@ def check_fault(
     """Make sure that databases failed as they have to, and that the load completes when that is fixed."""
     check_failed(load, outcome, *databases, cause=cause)
     check_fixed(folder, load, outcome, fix)
-
-
-def query(database: Path, *statements: str) -> None:
-    """Run statements on a database."""
-    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
-        for statement in statements:
-            connection.execute(statement)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Return the names of all files below a folder with what they hold; no database in it may be open."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @contextmanager
@@ -174,7 +151,7 @@ def test_a_full_disk_fails_the_databases_that_found_no_room(tmp_path, long_load,
     small = tmp_path / "small"
     small.mkdir()
     with mounted("-t", "tmpfs", "-o", f"size={kilobytes}k", "none", target=small):
-        outcome = run_load(small, *long_load.arguments, "--batch-size", 200)
+        outcome = load_here(small, *long_load.arguments, "--batch-size", 200)
         assert "users.db" in outcome.failed
 
         def enlarge() -> None:
@@ -192,15 +169,7 @@ def inject(folder: Path, fault: str, *arguments: object, name: str = "users.db-w
         pytest.skip("strace is not here")
     folder, trace = folder.resolve(), folder.with_name("trace.txt").resolve()
     strace = [
-        "strace",
-        "-f",
-        "-o",
-        trace,
-        "-P",
-        folder / name,
-        "-e",
-        f"trace={fault.partition(':')[0]}",
-        "-e",
+        "strace", "-f", "-o", trace, "-P", folder / name, "-e", f"trace={fault.partition(':')[0]}", "-e",
         f"inject={fault}",
     ]
     outcome = run_load(folder, *arguments, "--batch-size", 20, patch=SMALL_GROUPS, wrap=list(map(str, strace)))
@@ -216,7 +185,7 @@ def check_injected(folder: Path, load: Load, outcome: Outcome, happened: bool, c
         check_fault(folder, load, outcome, "users.db", cause=cause)
     else:
         check_complete(folder, load, outcome)
-        check_complete(folder, load, run_load(folder, *load.arguments), again=True)
+        check_complete(folder, load, load_here(folder, *load.arguments), again=True)
 
 
 @pytest.mark.parametrize("number", some(4, range(1, 13)))
@@ -262,29 +231,29 @@ def test_a_read_only_folder_is_named_and_nothing_is_loaded(tmp_path, load):
     folder = tmp_path / "databases"
     folder.mkdir()
     with read_only(folder):
-        outcome = run_load(tmp_path, *load.arguments, "--db", folder)
+        outcome = load_here(tmp_path, *load.arguments, "--db", folder)
     assert (outcome.status, outcome.output) == (2, "")
     assert str(folder) in outcome.error and list(folder.iterdir()) == []
-    check_complete(folder, load, run_load(folder, *load.arguments))
+    check_complete(folder, load, load_here(folder, *load.arguments))
 
 
 def test_databases_in_a_folder_that_became_read_only_stay_as_they_are(tmp_path, load):
     folder = tmp_path / "databases"
-    run_load(folder, *load.arguments)
+    load_here(folder, *load.arguments)
     before = contents(folder)
     with read_only(folder):
-        outcome = run_load(tmp_path, *load.arguments, "--db", folder)
+        outcome = load_here(tmp_path, *load.arguments, "--db", folder)
     assert contents(folder) == before
     assert (outcome.status, outcome.output) == (2, "") and str(folder) in outcome.error
-    check_complete(folder, load, run_load(folder, *load.arguments), again=True)
+    check_complete(folder, load, load_here(folder, *load.arguments), again=True)
 
 
 @pytest.mark.parametrize("model", some(2, ["users", "orders", "products"]))
 def test_a_read_only_file_fails_alone(tmp_path, load, model):
     database = tmp_path / f"{model}.db"
-    query(database, TABLES[model])
+    execute(database, TABLES[model])
     with read_only(database):
-        outcome = run_load(tmp_path, *load.arguments)
+        outcome = load_here(tmp_path, *load.arguments)
     check_fault(tmp_path, load, outcome, database.name, cause="read-?only")
 
 
@@ -314,14 +283,14 @@ def disturb(folder: Path, load: Load, action: Callable[[], object], *arguments: 
 def test_a_database_that_goes_away_during_the_load_fails_alone(tmp_path, load, move):
     outcome = disturb(tmp_path, load, lambda: MOVES[move](tmp_path / "users.db"))
     check_failed(load, outcome, "users.db")
-    check_complete(tmp_path, load, run_load(tmp_path, *load.arguments), again=True)
+    check_complete(tmp_path, load, load_here(tmp_path, *load.arguments), again=True)
 
 
 def test_a_folder_deleted_during_the_load_fails_its_databases(tmp_path, load):
     folder = tmp_path / "databases"
     outcome = disturb(tmp_path, load, lambda: shutil.rmtree(folder), "--db", folder)
     assert outcome.status == 3 and "users.db: " in outcome.error and outcome.summary["users"]["failed"] > 0
-    check_complete(folder, load, run_load(tmp_path, *load.arguments, "--db", folder), again=True)
+    check_complete(folder, load, load_here(tmp_path, *load.arguments, "--db", folder), again=True)
 
 
 # ------------------------------------------------------------------------------------------------------- Locks
@@ -341,15 +310,15 @@ def test_a_lock_is_waited_for(tmp_path, load, model, statement):
 @pytest.mark.parametrize("model", MODELS)
 def test_a_lock_past_the_timeout_fails_its_database_alone(tmp_path, load, model):
     with locked(tmp_path / f"{model}.db"):
-        outcome = run_load(tmp_path, *load.arguments, "--busy-timeout", "0.4")
+        outcome = load_here(tmp_path, *load.arguments, "--busy-timeout", "0.4")
     check_fault(tmp_path, load, outcome, f"{model}.db", cause="locked")
 
 
 @pytest.mark.parametrize("statement", some(1, ["BEGIN EXCLUSIVE", "BEGIN IMMEDIATE"]))
 def test_a_lock_past_the_timeout_on_a_database_in_use_fails_it_alone(tmp_path, load, statement):
-    run_load(tmp_path, *load.arguments[:2])
+    load_here(tmp_path, *load.arguments[:2])
     with locked(tmp_path / "users.db", statement):
-        outcome = run_load(tmp_path, *load.arguments, "--busy-timeout", "0.4")
+        outcome = load_here(tmp_path, *load.arguments, "--busy-timeout", "0.4")
     check_fault(tmp_path, load, outcome, "users.db", cause="locked")
 
 
@@ -362,17 +331,17 @@ def locked_parents(folder: Path, *arguments: str) -> Outcome:
     }
     for name, text in texts.items():
         (folder / f"{name}.csv").write_text(text)
-    run_load(folder, "--users", "users.csv", "--products", "products.csv")
-    query(folder / "users.db", "PRAGMA journal_mode=DELETE")
+    load_here(folder, "--users", "users.csv", "--products", "products.csv")
+    execute(folder / "users.db", "PRAGMA journal_mode=DELETE")
     with locked(folder / "users.db", "BEGIN EXCLUSIVE"):
-        return run_load(folder, "--orders", "orders.csv", "--busy-timeout", "0.1", *arguments)
+        return load_here(folder, "--orders", "orders.csv", "--busy-timeout", "0.1", *arguments)
 
 
 def test_a_parent_database_that_cannot_be_looked_into_fails_who_refers_to_it(tmp_path):
     outcome = locked_parents(tmp_path)
     assert outcome.status == 3 and outcome.verdicts("orders") == dict.fromkeys(range(2, 12), "failed")
     assert all("users.db" in line["reason"] and "locked" in line["reason"] for line in outcome.lines[:-1])
-    outcome = run_load(tmp_path, "--orders", "orders.csv")
+    outcome = load_here(tmp_path, "--orders", "orders.csv")
     assert outcome.verdicts("orders") == dict.fromkeys(range(2, 12), "inserted")
 
 
@@ -389,12 +358,12 @@ def test_a_record_that_failed_keeps_its_id_from_a_later_one_that_clashes_with_it
         ("orders", "id,user_id,product_id,quantity\n1,2,1,5\n1,1,1,7\n"),
     ):
         (tmp_path / f"{name}.csv").write_text(text)
-    run_load(tmp_path, "--users", "known.csv", "--products", "products.csv")
+    load_here(tmp_path, "--users", "known.csv", "--products", "products.csv")
     arguments = ["--users", "new.csv", "--orders", "orders.csv"]
     with locked(tmp_path / "users.db"):
-        outcome = run_load(tmp_path, *arguments, "--busy-timeout", "0.3")
+        outcome = load_here(tmp_path, *arguments, "--busy-timeout", "0.3")
     assert outcome.verdicts("orders") == {2: "failed", 3: "failed"}  # which one is to be stored is not known yet
-    outcome = run_load(tmp_path, *arguments)
+    outcome = load_here(tmp_path, *arguments)
     assert outcome.verdicts("orders") == {2: "inserted", 3: "rejected"}
     assert rows(tmp_path / "orders.db") == [(1, 2, 1, 5)]
 
@@ -402,21 +371,29 @@ def test_a_record_that_failed_keeps_its_id_from_a_later_one_that_clashes_with_it
 # -------------------------------------------------------------------------------- Databases that are something else
 
 
-NO_DATABASES = {"text": b"this is no database\n" * 300, "zeros": b"\0" * 5000, "two bytes": b"no"}
+NO_DATABASES = {
+    "text": b"this is no database\n" * 300,
+    "broken": b"SQLite format 3\0" + b"\xff" * 5000,
+    "zeros": b"\0" * 5000,
+    "csv": b"id,name\n1,x\n",
+    "two bytes": b"no",
+}
 
 
-@pytest.mark.parametrize("name, model", some(4, NO_DATABASES, MODELS))
+@pytest.mark.parametrize(
+    "model, name", [*some(5, ["users"], NO_DATABASES), *some(1, ["products", "orders"], NO_DATABASES)]
+)
 def test_a_file_that_is_no_database_fails_alone_and_stays_as_it_is(tmp_path, load, name, model):
     database, content = tmp_path / f"{model}.db", NO_DATABASES[name]
     database.write_bytes(content)
-    outcome = run_load(tmp_path, *load.arguments)
-    assert database.read_bytes() == content
+    outcome = load_here(tmp_path, *load.arguments)
+    assert database.read_bytes() == content and list(tmp_path.glob(f"{model}.db*")) == [database]
     check_fault(tmp_path, load, outcome, database.name, cause="not a database", fix=database.unlink)
 
 
 def test_a_folder_in_the_place_of_a_database_fails_it_alone(tmp_path, load):
     (tmp_path / "users.db").mkdir()
-    outcome = run_load(tmp_path, *load.arguments)
+    outcome = load_here(tmp_path, *load.arguments)
     check_fault(tmp_path, load, outcome, "users.db", fix=(tmp_path / "users.db").rmdir)
 
 
@@ -433,142 +410,41 @@ KINDS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_regular_file_fails_alone_and_at_once(tmp_path, load, kind, arguments):
     KINDS[kind](tmp_path / "users.db")
-    check_failed(load, run_load(tmp_path, *load.arguments, *arguments), "users.db")
+    check_failed(load, load_here(tmp_path, *load.arguments, *arguments), "users.db")
 
 
 @pytest.mark.parametrize("arguments", [(), ("--dry-run",)], ids=["load", "dry run"])
 def test_a_parent_that_cannot_be_looked_at_rejects_no_child(tmp_path, load, arguments):
-    run_load(tmp_path, *load.arguments[:4])
+    load_here(tmp_path, *load.arguments[:4])
     (tmp_path / "users.db").rename(tmp_path / "moved.db")
     (tmp_path / "users.db").symlink_to("users.db")  # a loop: neither there nor not there
-    outcome = run_load(tmp_path, *load.arguments[4:], *arguments)
+    outcome = load_here(tmp_path, *load.arguments[4:], *arguments)
     assert outcome.status == 3 and "users.db" in outcome.error
     verdicts = outcome.verdicts("orders")
     assert {verdicts[line] for line, verdict in load.verdicts["orders"].items() if verdict == "inserted"} == {"failed"}
     assert set(verdicts.values()) == {"failed", "rejected"}
     (tmp_path / "users.db").unlink()
     (tmp_path / "moved.db").rename(tmp_path / "users.db")
-    check_complete(tmp_path, load, run_load(tmp_path, *load.arguments), again=True)
-
-
-FOREIGN = {
-    "other columns": ["CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, mail TEXT)"],
-    "other tables": ["CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT)", "INSERT INTO people VALUES (1, 'Ann')"],
-    "a view": ["CREATE VIEW users AS SELECT 1 AS id, 'x' AS name, 'y' AS email"],
-    "a column less": ["CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT)", "INSERT INTO users VALUES (1, 'Ann')"],
-    "a virtual table": ["CREATE VIRTUAL TABLE users USING fts5(id, name, email)"],
-    "another type": ["CREATE TABLE users (id INTEGER PRIMARY KEY, name INTEGER, email TEXT)"],
-    "no key": ["CREATE TABLE users (id INTEGER, name TEXT, email TEXT)"],
-    "another key": ["CREATE TABLE users (id INTEGER, name TEXT, email TEXT PRIMARY KEY)"],
-    "a key of two columns": ["CREATE TABLE users (id INTEGER, name TEXT, email TEXT, PRIMARY KEY (id, name))"],
-    "a view in other letters": ["CREATE VIEW Users AS SELECT 1 AS id, 'x' AS name, 'y' AS email"],
-}
-
-
-@pytest.mark.parametrize("foreign, journal", [*some(4, FOREIGN, ["DELETE"]), *some(1, FOREIGN, ["WAL"])])
-def test_a_foreign_database_fails_alone_and_stays_byte_for_byte_what_it_was(tmp_path, load, foreign, journal):
-    folder, database = tmp_path / "databases", tmp_path / "databases" / "users.db"
-    folder.mkdir()
-    try:
-        query(database, f"PRAGMA journal_mode={journal}", *FOREIGN[foreign])
-    except sqlite3.OperationalError as error:
-        pytest.skip(str(error))
-    before = contents(folder)
-    for arguments in ((), ("--dry-run",)):
-        outcome = run_load(folder, *load.arguments, *arguments)
-        after = contents(folder)
-        assert after["users.db"] == before["users.db"], arguments
-        assert [name for name in after if name.startswith("users.db-") and name not in before] == [], arguments
-        check_failed(load, outcome, "users.db")
-        for model in ("products", "orders"):
-            (folder / f"{model}.db").unlink(missing_ok=True)
-    for arguments in (("--verify",), (*load.arguments[:2], "--replace")):
-        assert run_load(folder, *arguments).status == 3
-        assert contents(folder) == before, arguments
+    check_complete(tmp_path, load, load_here(tmp_path, *load.arguments), again=True)
 
 
 def test_a_database_with_two_names_fails_alone_and_stays_as_it_is(tmp_path, load):
     folder, database = tmp_path / "databases", tmp_path / "databases" / "users.db"
-    run_load(folder, *load.arguments[:2])
+    load_here(folder, *load.arguments[:2])
     os.link(database, tmp_path / "other.db")
     before = database.read_bytes()
-    outcome = run_load(folder, *load.arguments)
+    outcome = load_here(folder, *load.arguments)
     assert database.read_bytes() == before and not list(folder.glob("users.db-*"))
     check_fault(folder, load, outcome, "users.db", cause="link", fix=(tmp_path / "other.db").unlink)
 
 
-USABLE = {
-    "another order": "CREATE TABLE users (email TEXT, id INTEGER PRIMARY KEY, name TEXT)",
-    "capitals": 'CREATE TABLE "Users" ("ID" INTEGER PRIMARY KEY, "Name" VARCHAR(80), "EMAIL" TEXT)',
-    "a unique column": "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, email TEXT UNIQUE)",
-    "a column without null": "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT NOT NULL, email TEXT)",
-    "a column more": "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, email TEXT, phone TEXT DEFAULT 'none')",
-    "a check": "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, email TEXT CHECK (email <> ''))",
-    "an integer of another name": "CREATE TABLE users (id BIGINT PRIMARY KEY, name TEXT, email TEXT)",
-}
-
-
-@pytest.mark.parametrize("usable", some(4, USABLE))
-def test_a_table_of_another_make_is_used(tmp_path, load, usable):
-    query(tmp_path / "users.db", USABLE[usable])
-    for again in (False, True):
-        outcome = run_load(tmp_path, *load.arguments)
-        assert outcome.error == "" and outcome.status == 1
-        for model in MODELS:
-            found = outcome.verdicts(model)
-            assert {
-                line: "inserted" if again and verdict == "unchanged" else verdict for line, verdict in found.items()
-            } == {
-                line: "inserted" if again and verdict == "unchanged" else verdict
-                for line, verdict in load.verdicts[model].items()
-            }
-    with closing(sqlite3.connect(tmp_path / "users.db")) as connection:
-        assert connection.execute("SELECT id, name, email FROM users ORDER BY id").fetchall() == load.rows["users"]
-
-
-def test_other_tables_and_plain_indexes_do_no_harm(tmp_path, load):
-    query(
-        tmp_path / "users.db",
-        TABLES["users"],
-        "CREATE INDEX i ON users (name)",
-        "CREATE TABLE other (x UNIQUE)",
-        "CREATE TRIGGER t AFTER INSERT ON other BEGIN DELETE FROM other; END",
-        "CREATE VIEW v AS SELECT * FROM users",
-    )
-    check_complete(tmp_path, load, run_load(tmp_path, *load.arguments))
-
-
-REFUSING = {
-    "a check": ["CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, email TEXT, CHECK (id <> 77))"],
-    "a trigger that refuses": [
-        TABLES["users"],
-        "CREATE TRIGGER t BEFORE INSERT ON users WHEN new.id = 77 BEGIN"
-        " SELECT RAISE(ABORT, 'CHECK constraint failed'); END",
-    ],
-}
-
-
-@pytest.mark.parametrize("refusing", REFUSING)
-def test_what_a_constraint_of_the_database_refuses_is_failed_with_its_message(tmp_path, load, refusing):
-    query(tmp_path / "users.db", *REFUSING[refusing])
-    outcome = run_load(tmp_path, *load.arguments)
-    line = next(line for line in outcome.lines if line.get("model") == "users" and line["id"] == 77)
-    assert line["verdict"] == "failed" and "constraint failed" in line["reason"]
-    assert outcome.status == 3
-    check_counts(load, outcome)
-    check_reported(load, outcome, check_databases(tmp_path))
-    for model in ("users", "products"):
-        odd = [line for line, verdict in outcome.verdicts(model).items() if verdict != load.verdicts[model][line]]
-        assert [line for line in odd if load.lines[model][line][0] != 77] == []
-
-
 def test_nothing_is_reported_inserted_that_a_trigger_kept_from_being_stored(tmp_path, load):
-    query(
+    execute(
         tmp_path / "users.db",
         TABLES["users"],
         "CREATE TRIGGER t BEFORE INSERT ON users BEGIN SELECT RAISE(IGNORE); END",
     )
-    outcome = run_load(tmp_path, *load.arguments)
+    outcome = load_here(tmp_path, *load.arguments)
     assert rows(tmp_path / "users.db") == []
     assert set(outcome.verdicts("users").values()) == {"failed", "rejected"}
     assert outcome.verdicts("products") == load.verdicts["products"]
@@ -585,12 +461,12 @@ DAMAGES: dict[str, Callable[[bytearray], object]] = {
 @pytest.mark.parametrize("damage", some(2, DAMAGES))
 def test_a_damaged_database_fails_alone(tmp_path, load, damage):
     database = tmp_path / "users.db"
-    run_load(tmp_path, *load.arguments[:2])
+    load_here(tmp_path, *load.arguments[:2])
     sound = database.read_bytes()
     content = bytearray(sound)
     DAMAGES[damage](content)
     database.write_bytes(content)
-    outcome = run_load(tmp_path, *load.arguments)
+    outcome = load_here(tmp_path, *load.arguments)
     check_fault(
         tmp_path, load, outcome, "users.db", cause="malformed|not a database", fix=lambda: database.write_bytes(sound)
     )
@@ -605,35 +481,33 @@ def write_inputs(folder: Path) -> None:
     (folder / "products.csv").write_text("id,name,price\n1,Mouse,30\n")
     (folder / "notes.txt").write_text("Dear diary\n")
     (folder / "list.json").write_text('[{"id": 1}]\n')
-    for name in ("rejects", "foreign"):
+    for name in ("rejects", "foreign", "shop"):
         (folder / name).mkdir()
     (folder / "foreign" / "users.csv").write_text("id,name,email\n7,Gus,gus@example.com\n")
     os.link(folder / "users.csv", folder / "linked.csv")
     (folder / "pointer.txt").symlink_to("users.csv")
-    run_load(folder, "--users", "users.csv")
+    load_here(folder, "--users", "users.csv")
 
 
 OVERWRITING = [
-    "--rejects .",
-    "--rejects foreign",
-    "--log-file users.csv",
-    "--log-file linked.csv",
-    "--log-file pointer.txt",
-    "--log-file users.db",
-    "--log-file users.db-wal",
-    "--log-file products.db",
-    "--log-file orders.db",
-    "--trace users.csv",
-    "--trace pointer.txt",
-    "--trace users.db",
-    "--trace users.db-journal",
-    "--trace products.db-shm",
-    "--trace notes.txt",
-    "--trace list.json",
-    "--log-file new.txt --trace new.txt",
-    "--log-file rejects/users.csv --rejects rejects",
-    "--trace rejects/errors.jsonl --rejects rejects",
+    "--rejects .", "--rejects foreign", "--log-file users.csv", "--log-file linked.csv", "--log-file pointer.txt",
+    "--log-file users.db", "--log-file users.db-wal", "--log-file users.db-journal", "--log-file products.db",
+    "--log-file orders.db", "--trace users.csv", "--trace ./users.csv", "--trace pointer.txt", "--trace users.db",
+    "--trace users.db-wal", "--trace users.db-journal", "--trace products.db-shm", "--trace orders.db",
+    "--trace notes.txt", "--trace list.json", "--log-file new.txt --trace new.txt",
+    "--log-file rejects/users.csv --rejects rejects", "--log-file new/users.csv --rejects new",
+    "--trace rejects/errors.jsonl --rejects rejects", "--trace new/errors.jsonl --rejects new",
+    "--trace shop/products.db --db shop",
 ]
+
+
+@pytest.mark.parametrize("arguments", ["--trace users.db", "--log-file orders.db"])
+def test_no_output_of_a_check_overwrites_a_database(tmp_path, here, arguments):
+    here("-q")
+    before = contents(tmp_path)
+    outcome = here("--verify", *arguments.split())
+    assert (outcome.returncode, outcome.stdout) == (2, "") and outcome.stderr.count("\n") <= 3
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("arguments", OVERWRITING)
@@ -643,39 +517,8 @@ def test_no_output_overwrites_what_is_not_its_own(tmp_path, here, arguments):
     for dry in ([], ["--dry-run"]):
         outcome = here("--users", "users.csv", "--products", "products.csv", "--json", *arguments.split(), *dry)
         assert (outcome.returncode, outcome.stdout) == (2, ""), outcome
-        assert outcome.stderr.startswith("distributed_inserts: ")
+        assert outcome.stderr.startswith("distributed_inserts: ") and outcome.stderr.count("\n") <= 3
         assert contents(tmp_path) == before
-
-
-@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["load", "dry run"])
-def test_rejects_that_were_edited_are_not_overwritten(tmp_path, dry):
-    write_inputs(tmp_path)
-    arguments = ["--users", "users.csv", "--rejects", "rejects"]
-    assert run_load(tmp_path, *arguments).status == 1
-    rejects = tmp_path / "rejects" / "users.csv"
-    rejects.write_text(rejects.read_text().replace("2,,", "2,Ben,"))
-    later = (tmp_path / "rejects" / "errors.jsonl").stat().st_mtime + 5
-    os.utime(rejects, (later, later))
-    before = contents(tmp_path)
-    outcome = run_load(tmp_path, *arguments, *dry)
-    assert (outcome.status, outcome.output) == (2, "") and "rejects" in outcome.error
-    assert contents(tmp_path) == before
-    assert run_load(tmp_path, "--users", rejects).status == 0  # the way that it was edited for
-
-
-def test_rejects_that_were_not_edited_are_written_anew(tmp_path):
-    write_inputs(tmp_path)
-    for _ in range(2):
-        assert run_load(tmp_path, "--users", "users.csv", "--rejects", "rejects").status == 1
-        assert (tmp_path / "rejects" / "users.csv").read_text() == "id,name,email\n2,,ben@example.com\n"
-
-
-def test_a_log_is_appended_to_and_a_timeline_written_anew(tmp_path):
-    write_inputs(tmp_path)
-    for _ in range(2):
-        run_load(tmp_path, "--users", "users.csv", "--log-file", "notes.txt", "--trace", "trace.json")
-        assert (tmp_path / "notes.txt").read_text().startswith("Dear diary\n")
-        assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
 
 
 @pytest.mark.parametrize(
@@ -683,7 +526,7 @@ def test_a_log_is_appended_to_and_a_timeline_written_anew(tmp_path):
 )
 def test_a_load_leaves_its_inputs_as_they_were(tmp_path, load, arguments):
     before = contents(load.folder)
-    run_load(tmp_path, *load.arguments, *arguments.split())
+    load_here(tmp_path, *load.arguments, *arguments.split())
     assert contents(load.folder) == before
 
 
@@ -693,10 +536,10 @@ def test_a_load_leaves_its_inputs_as_they_were(tmp_path, load, arguments):
     ids=["a column less", "a column twice", "half an array", "binary"],
 )
 def test_a_file_that_is_refused_and_all_databases_stay_as_they_were(tmp_path, load, content):
-    run_load(tmp_path, *load.arguments[:2])
+    load_here(tmp_path, *load.arguments[:2])
     (tmp_path / "refused").write_text(content)
     before = contents(tmp_path)
-    outcome = run_load(tmp_path, *load.arguments[2:], "--users", "refused")
+    outcome = load_here(tmp_path, *load.arguments[2:], "--users", "refused")
     if content != "[\n":  # an array that breaks off is not refused, but cut
         assert (outcome.status, outcome.output) == (2, "")
         assert contents(tmp_path) == before
@@ -725,13 +568,9 @@ limit = used + ({count} << 30) + (500 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 """
 REFUSALS = {
-    "none of a record": "'#' in name",
-    "none of a user": "'users#' in name",
-    "none of a product": "'products#' in name",
-    "none of an order": "'orders#' in name",
-    "one at a time": "'#' in name and len(others) >= 1",
-    "two at a time": "'#' in name and len(others) >= 2",
-    "every other": "'#' in name and chance.random() < 0.5",
+    "none of a record": "'#' in name", "none of a user": "'users#' in name", "none of a product": "'products#' in name",
+    "none of an order": "'orders#' in name", "one at a time": "'#' in name and len(others) >= 1",
+    "two at a time": "'#' in name and len(others) >= 2", "every other": "'#' in name and chance.random() < 0.5",
     "the tenth user": "name == 'users#10'",
 }
 
@@ -744,7 +583,7 @@ def check_short_of_threads(folder: Path, load: Load, outcome: Outcome) -> None:
     if outcome.status in (2, 3) and outcome.output == "":
         assert "thread" in outcome.error and "internal error" not in outcome.error
         assert not any(check_databases(folder).values())
-        check_complete(folder, load, run_load(folder, *load.arguments))
+        check_complete(folder, load, load_here(folder, *load.arguments))
         return
     if outcome.status != 3:
         check_complete(folder, load, outcome)
@@ -871,5 +710,5 @@ def test_a_record_that_failed_leaves_its_value_to_no_later_one(tmp_path, fault):
     )
     outcome = run_load(tmp_path, "--users", "users.csv", patch=patch, timeout_s=15)
     assert outcome.verdicts("users")[3] != "inserted"
-    assert run_load(tmp_path, "--users", "users.csv").status == 1
+    assert load_here(tmp_path, "--users", "users.csv").status == 1
     assert rows(tmp_path / "users.db") == [(1, "Ann", "ann@example.com"), (3, "Cy", "cy@example.com")]

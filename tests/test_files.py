@@ -18,14 +18,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from conftest import Run, rows
+from conftest import MODELS, VERDICTS, Run, rows
 
-MODELS = {
-    "users": ("id", "name", "email"),
-    "products": ("id", "name", "price"),
-    "orders": ("id", "user_id", "product_id", "quantity"),
-}
-VERDICTS = ("inserted", "replaced", "unchanged", "rejected", "failed")
 GOOD = "inserted"
 PEOPLE = [(1, "Ada", "ada@example.com"), (2, "Bo Li", "bo@example.com"), (3, "Zoë", "zoe@example.com")]
 GOODS = [(1, "Pen, red", 1.2), (2, 'TV 15"', 250.0), (3, "Désk", 99.5)]
@@ -310,15 +304,11 @@ def test_a_django_dump_is_refused_with_the_command_that_helps(load: Load, tmp_pa
 # --------------------------------------------------------------------------------------- A list that is wrapped in JSON
 
 WRAPPED = {
-    "alone": '{"users": LIST}',
-    "called otherwise": '{"data": LIST}',
+    "alone": '{"users": LIST}', "called otherwise": '{"data": LIST}',
     "after values": '{"count": 3, "next": null, "ok": true, "users": LIST}',
-    "before values": '{"users": LIST, "count": 3, "next": null}',
-    "pretty": '{\n  "users":\n  LIST\n}\n',
-    "spaces": '\n\n { "users" : LIST } \n',
-    "after an object": '{"meta": {"page": 1, "pages": 9}, "users": LIST}',
-    "before an object": '{"users": LIST, "meta": {"page": 1}}',
-    "a text like a list": '{"note": "[{", "users": LIST}',
+    "before values": '{"users": LIST, "count": 3, "next": null}', "pretty": '{\n  "users":\n  LIST\n}\n',
+    "spaces": '\n\n { "users" : LIST } \n', "after an object": '{"meta": {"page": 1, "pages": 9}, "users": LIST}',
+    "before an object": '{"users": LIST, "meta": {"page": 1}}', "a text like a list": '{"note": "[{", "users": LIST}',
 }
 
 
@@ -682,76 +672,25 @@ def test_control_characters_are_judged_by_the_record_and_make_no_file_binary(
 
 WHOLE = {"5": 5, "5.0": 5, "5.000": 5, "007": 7, "9223372036854775807": 2**63 - 1, "1.0": 1}
 NOT_WHOLE = {
-    "5.5": "not_integer",
-    "0": "not_positive",
-    "-3": "not_positive",
-    "-3.0": "not_positive",
-    "9223372036854775808": "out_of_range",
-    "1_000": "not_integer",
-    "1,000": "not_integer",
-    "5 EUR": "not_integer",
-    "#5": "not_integer",
-    "٣": "not_integer",
-    "１２": "not_integer",
-    "0x10": "not_integer",
-    "five": "not_integer",
-    "true": "not_integer",
-    "5²": "not_integer",
-    "5.0.0": "not_integer",
-    "1 000": "not_integer",
+    "5.5": "not_integer", "0": "not_positive", "-3": "not_positive", "-3.0": "not_positive",
+    "9223372036854775808": "out_of_range", "1_000": "not_integer", "1,000": "not_integer", "5 EUR": "not_integer",
+    "#5": "not_integer", "٣": "not_integer", "１２": "not_integer", "0x10": "not_integer", "five": "not_integer",
+    "true": "not_integer", "5²": "not_integer", "5.0.0": "not_integer", "1 000": "not_integer",
 }
 PRICES = {
-    "5": 5.0,
-    ".5": 0.5,
-    "5.": 5.0,
-    ".50": 0.5,
-    "1e3": 1000.0,
-    "1E-2": 0.01,
-    "2.5e+2": 250.0,
-    "0.1": 0.1,
-    "123456789012345": 123456789012345.0,
-    "0.123456789012345": 0.123456789012345,
-    "12345678.9012345": 12345678.9012345,
-    "1e300": 1e300,
-    "9.99": 9.99,
-    "1000.00": 1000.0,
+    "5": 5.0, ".5": 0.5, "5.": 5.0, ".50": 0.5, "1e3": 1000.0, "1E-2": 0.01, "2.5e+2": 250.0, "0.1": 0.1,
+    "123456789012345": 123456789012345.0, "0.123456789012345": 0.123456789012345, "12345678.9012345": 12345678.9012345,
+    "1e300": 1e300, "9.99": 9.99, "1000.00": 1000.0,
 }
 NOT_PRICES = {
-    "1,299.00": ",",
-    "$5": "$",
-    "5 EUR": "E",
-    "12,50": ",",
-    "€5": "€",
-    "5€": "€",
-    "1'000": "'",
-    "10%": "%",
-    "1_000": "_",
-    "0x10": "x",
-    "nan": "n",
-    "inf": "i",
-    "Infinity": "I",
-    "-inf": None,
-    "NaN": "N",
-    "USD 5": "U",
-    "(5)": "(",
-    "5/2": "/",
-    "~5": "~",
-    "٣": "٣",
-    "１２": "１",
-    "5.0.0": ".",
-    "1e5e5": "e",
-    "1\u202f000": None,
+    "1,299.00": ",", "$5": "$", "5 EUR": "E", "12,50": ",", "€5": "€", "5€": "€", "1'000": "'", "10%": "%",
+    "1_000": "_", "0x10": "x", "nan": "n", "inf": "i", "Infinity": "I", "-inf": None, "NaN": "N", "USD 5": "U",
+    "(5)": "(", "5/2": "/", "~5": "~", "٣": "٣", "１２": "１", "5.0.0": ".", "1e5e5": "e", "1\u202f000": None,
     "1 000": None,
 }
 OUT_OF_RANGE = [
-    "9007199254740993",
-    "9007199254740992.5",
-    "9007199254740991",
-    "1234567890123456",
-    "0.30000000000000004",
-    "1e400",
-    "9e999",
-    "1.234567890123456",
+    "9007199254740993", "9007199254740992.5", "9007199254740991", "1234567890123456", "0.30000000000000004", "1e400",
+    "9e999", "1.234567890123456",
 ]
 
 
@@ -893,21 +832,7 @@ def test_mysqls_null_is_missing_in_every_column(load: Load) -> None:
 
 def test_names_that_only_look_alike_are_different(load: Load) -> None:
     names = [
-        "Grid 102",
-        "Grid 10²",
-        "Grid 10₂",
-        "fi",
-        "ﬁ",
-        "１",
-        "1",
-        "№",
-        "No",
-        "it",
-        "瑩",
-        "Ⅳ",
-        "IV",
-        "A B",
-        "A  B",
+        "Grid 102", "Grid 10²", "Grid 10₂", "fi", "ﬁ", "１", "1", "№", "No", "it", "瑩", "Ⅳ", "IV", "A B", "A  B",
         "A\u00a0B",
     ]
     loaded = load(

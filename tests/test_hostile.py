@@ -18,7 +18,6 @@ import math
 import os
 import re
 import shutil
-import signal
 import sqlite3
 import struct
 import subprocess
@@ -29,46 +28,17 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
 
 import pytest
 
 import distributed_inserts
-from conftest import PROGRAM, TIMEOUT_S, Run, rows
-from loads import VERDICTS, alarm, stored_rows
+from conftest import HEAVY, MODELS, TIMEOUT_S, VERDICTS, Run, rows, run_here
+from loads import measure, stored_rows
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "12"))
 FORMATS = ("csv", "tsv", "json", "jsonl")
-FIELDS = {
-    "users": ("id", "name", "email"),
-    "products": ("id", "name", "price"),
-    "orders": ("id", "user_id", "product_id", "quantity"),
-}
 PEAK_MAX_BYTES = 192 * 2**20
 HEAVY_TIMEOUT_S = 600
-
-
-class Result(NamedTuple):
-    """What a load here came to."""
-
-    status: int
-    out: str
-    err: str
-
-
-def run_here(*arguments: object) -> Result:
-    """Run the program in this process, with output streams as strict as real ones."""
-    out, err = (
-        io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors=errors) for errors in ("strict", "backslashreplace")
-    )
-    with alarm(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            status = distributed_inserts.main(list(map(str, arguments)))
-        except SystemExit as exit_:
-            status = exit_.code
-    for stream in (out, err):
-        stream.flush()
-    return Result(status, *(stream.buffer.getvalue().decode("utf-8") for stream in (out, err)))
 
 
 @pytest.fixture
@@ -92,29 +62,29 @@ def check_load(table: str, content: bytes, name: str, *arguments: object, again:
         shutil.rmtree(folder, ignore_errors=True)
     Path(name).write_bytes(content)
     result = run_here(f"--{table}", name, "--db", "db", "--json", "--rejects", "rejects", *arguments)
-    assert result.status in (0, 1, 2, 3), result
-    assert is_printable(result.err), result.err
-    assert "internal error" not in result.err and "Traceback" not in result.err + result.out
+    assert result.returncode in (0, 1, 2, 3), result
+    assert is_printable(result.stderr), result.stderr
+    assert "internal error" not in result.stderr and "Traceback" not in result.stderr + result.stdout
     assert Path(name).read_bytes() == content
-    if result.status == 2:
-        assert result.out == "" and 0 < len(result.err) < 3000
+    if result.returncode == 2:
+        assert result.stdout == "" and 0 < len(result.stderr) < 3000
         assert not Path("db").exists()
         return []
     lines = check_lines(result, table)
     if again and Path("db", f"{table}.db").exists():  # a load of nothing makes no database
-        assert run_here("--verify", "--db", "db", "-q").status == 0
+        assert run_here("--verify", "--db", "db", "-q").returncode == 0
         check_text(table, name)
     return lines
 
 
-def check_lines(result: Result, table: str) -> list[dict]:
+def check_lines(result: subprocess.CompletedProcess, table: str) -> list[dict]:
     """Fail unless the lines of JSON have one verdict each, add up, and agree with what is stored and rejected."""
-    assert is_printable(result.out)
-    *lines, summary = map(json.loads, result.out.splitlines())
+    assert is_printable(result.stdout)
+    *lines, summary = map(json.loads, result.stdout.splitlines())
     counts = summary["summary"][table]
-    cut = "cut" in result.out.splitlines()[-1]  # the file could not be read to its end, which is told
-    assert bool(result.err) >= cut
-    assert summary["exit_status"] == result.status == (3 if cut else 1 if counts["rejected"] else 0)
+    cut = "cut" in result.stdout.splitlines()[-1]  # the file could not be read to its end, which is told
+    assert bool(result.stderr) >= cut
+    assert summary["exit_status"] == result.returncode == (3 if cut else 1 if counts["rejected"] else 0)
     assert counts["read"] == len(lines) == sum(counts[verdict] for verdict in VERDICTS)
     for verdict in VERDICTS:
         assert counts[verdict] == sum(line["verdict"] == verdict for line in lines)
@@ -136,9 +106,9 @@ def check_text(table: str, name: str) -> None:
     """Fail unless the second load, in text, finds all stored records unchanged and prints nothing unprintable."""
     before = stored_rows(Path("db"), table)
     result = run_here(f"--{table}", name, "--db", "db", "-v")
-    assert result.status in (0, 1, 3)
-    assert is_printable(result.out + result.err)
-    assert not re.search(r"(?m)^ *\S (inserted|failed) ", result.out)
+    assert result.returncode in (0, 1, 3)
+    assert is_printable(result.stdout + result.stderr)
+    assert not re.search(r"(?m)^ *\S (inserted|failed) ", result.stdout)
     assert stored_rows(Path("db"), table) == before
 
 
@@ -171,52 +141,10 @@ def for_all(hypothesis: ModuleType, check: Callable[..., None], **strategies: ob
 
 
 NASTY = [
-    "",
-    " ",
-    "0",
-    "-1",
-    "1.0",
-    "1e3",
-    "9" * 19,
-    "9" * 5000,
-    "nan",
-    "inf",
-    "1e999",
-    "\0",
-    "\x1b[31m",
-    "\u202e",
-    "\u200b",
-    "\ufeff",
-    "\ud800",
-    "\udcff",
-    "a@b.example",
-    "A@B.EXAMPLE",
-    "ａ@b.example",
-    "a@b",
-    "@",
-    "'; DROP TABLE users; --",
-    '"',
-    '""',
-    ",",
-    "\t",
-    "\n",
-    "\r",
-    "\r\n",
-    "=1+1",
-    "%s",
-    "{0}",
-    "İ",
-    "ß",
-    "ﬁ",
-    "\u0301",
-    "a\u0301",
-    "🦜",
-    "\U0010ffff",
-    "x" * 300,
-    "True",
-    "null",
-    "[]",
-    "{}",
+    "", " ", "0", "-1", "1.0", "1e3", "9" * 19, "9" * 5000, "nan", "inf", "1e999", "\0", "\x1b[31m", "\u202e", "\u200b",
+    "\ufeff", "\ud800", "\udcff", "a@b.example", "A@B.EXAMPLE", "ａ@b.example", "a@b", "@", "'; DROP TABLE users; --",
+    '"', '""', ",", "\t", "\n", "\r", "\r\n", "=1+1", "%s", "{0}", "İ", "ß", "ﬁ", "\u0301", "a\u0301", "🦜",
+    "\U0010ffff", "x" * 300, "True", "null", "[]", "{}",
 ]
 
 
@@ -280,12 +208,6 @@ def test_any_mapping_has_a_list_of_problems_in_plain_words(hypothesis: ModuleTyp
     for_all(hypothesis, check, record=st.dictionaries(names, values, max_size=6))
 
 
-@pytest.mark.parametrize("value", [None, 7, "text", [], [1], object(), b"", {1}], ids=lambda value: type(value).__name__)
-@pytest.mark.parametrize("validate", ["validate_user", "validate_product", "validate_order"])
-def test_what_is_no_mapping_is_malformed(validate: str, value: object) -> None:
-    assert [problem.code for problem in getattr(distributed_inserts, validate)(value)] == ["malformed"]
-
-
 @pytest.mark.parametrize("table", ["users", "products"])
 @pytest.mark.parametrize("kind", ["csv", "tsv"])
 def test_any_cells_are_loaded_the_same_in_any_batch(hypothesis: ModuleType, table: str, kind: str) -> None:
@@ -296,7 +218,7 @@ def test_any_cells_are_loaded_the_same_in_any_batch(hypothesis: ModuleType, tabl
         writer = csv.writer(
             part, quoting=quoting, delimiter="," if kind == "csv" else "\t", lineterminator="\n", escapechar="\\"
         )
-        writer.writerow(FIELDS[table])
+        writer.writerow(MODELS[table])
         writer.writerows(records)
         content = part.getvalue().encode("utf-8", "replace")
         results = [
@@ -336,9 +258,9 @@ def test_any_json_values_are_loaded_the_same_in_any_batch(hypothesis: ModuleType
     }[table]
     records = st.one_of(
         json_values(st),
-        st.fixed_dictionaries(sound, optional={name: json_values(st) for name in FIELDS[table] if name not in sound}),
+        st.fixed_dictionaries(sound, optional={name: json_values(st) for name in MODELS[table] if name not in sound}),
         st.fixed_dictionaries(
-            {}, optional={name: json_values(st) for name in (*FIELDS[table], "ID", " name ", "extra")}
+            {}, optional={name: json_values(st) for name in (*MODELS[table], "ID", " name ", "extra")}
         ),
     )
 
@@ -380,19 +302,7 @@ def test_a_file_with_any_bytes_changed_breaks_nothing(
         st.binary(max_size=4),
         st.sampled_from(
             [
-                b'"',
-                b"\n",
-                b"\r",
-                b",",
-                b"\0",
-                b"\xff",
-                b"{",
-                b"}",
-                b"[",
-                b"]",
-                b"\\",
-                b'"id"',
-                b"\xef\xbb\xbf",
+                b'"', b"\n", b"\r", b",", b"\0", b"\xff", b"{", b"}", b"[", b"]", b"\\", b'"id"', b"\xef\xbb\xbf",
                 b"\xed\xa0\x80",
             ]
         ),
@@ -413,15 +323,8 @@ def test_any_bytes_at_all_break_nothing(hypothesis: ModuleType, kind: str) -> No
     st = hypothesis.strategies
     begins = st.sampled_from(
         [
-            b"",
-            b"\xef\xbb\xbf",
-            b"\xff\xfe",
-            b"\xfe\xff",
-            b"id,name,email\n",
-            b"id\tname\temail\n",
-            b"[",
-            b'{"id":1}\n',
-            b"\xff\xfei\0d\0",
+            b"", b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"id,name,email\n", b"id\tname\temail\n", b"[",
+            b'{"id":1}\n', b"\xff\xfei\0d\0",
         ]
     )
 
@@ -447,9 +350,9 @@ def test_any_value_of_a_flag_is_taken_or_refused_with_exit_status_2(hypothesis: 
             for word in ([flag + re.sub(r"[/\\:]|\.\.", "_", value)] if flag.endswith("/") else [flag, value])
         ]
         result = run_here("-q", *arguments)
-        assert result.status in (0, 1, 2)
-        assert "Traceback" not in result.err and "internal error" not in result.err
-        assert all(line.isprintable() for line in result.err.split("\n"))
+        assert result.returncode in (0, 1, 2)
+        assert "Traceback" not in result.stderr and "internal error" not in result.stderr
+        assert all(line.isprintable() for line in result.stderr.split("\n"))
 
     for_all(hypothesis, check, pairs=st.lists(st.tuples(flags, words), max_size=3))
 
@@ -457,48 +360,11 @@ def test_any_value_of_a_flag_is_taken_or_refused_with_exit_status_2(hypothesis: 
 # ------------------------------------------------------------------------ Values, headers and names that mean something
 
 MEANINGS = [
-    "'; DROP TABLE users; --",
-    "Robert'); DELETE FROM users WHERE ('1'='1",
-    '"users"',
-    "`users`",
-    "[users]",
-    "?",
-    ":id",
-    "?1",
-    "$name",
-    "@name",
-    "NULL",
-    "x' OR 1=1",
-    "sqlite_master",
-    "rowid",
-    "%s",
-    "%(asctime)s",
-    "%",
-    "{0}",
-    "{value}",
-    "{detail!r}",
-    "{",
-    "\\",
-    "\\t",
-    "\\u0000",
-    "$(rm -rf x)",
-    "`id`",
-    "| cat",
-    "; ls",
-    "=1+1",
-    "=cmd|' /C calc'!A0",
-    "+1",
-    "-1+1",
-    "@SUM(A1)",
-    "<script>alert(1)</script>",
-    "&amp;",
-    "../../etc/passwd",
-    "file:///etc/passwd",
-    "-n",
-    "--help",
-    "__proto__",
-    "*",
-    "~",
+    "'; DROP TABLE users; --", "Robert'); DELETE FROM users WHERE ('1'='1", '"users"', "`users`", "[users]", "?", ":id",
+    "?1", "$name", "@name", "NULL", "x' OR 1=1", "sqlite_master", "rowid", "%s", "%(asctime)s", "%", "{0}", "{value}",
+    "{detail!r}", "{", "\\", "\\t", "\\u0000", "$(rm -rf x)", "`id`", "| cat", "; ls", "=1+1", "=cmd|' /C calc'!A0",
+    "+1", "-1+1", "@SUM(A1)", "<script>alert(1)</script>", "&amp;", "../../etc/passwd", "file:///etc/passwd", "-n",
+    "--help", "__proto__", "*", "~",
 ]
 
 
@@ -516,18 +382,11 @@ def test_values_that_mean_something_elsewhere_are_stored_as_they_are(folder: Pat
     (folder / "products.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     for status in ("inserted", "unchanged"):
         result = run_here(
-            "--users",
-            "users.csv",
-            "--products",
-            "products.jsonl",
-            "--json",
-            "--log-file",
-            "log.txt",
-            "--trace",
+            "--users", "users.csv", "--products", "products.jsonl", "--json", "--log-file", "log.txt", "--trace",
             "trace.json",
         )
-        assert result.status == 0
-        assert {json.loads(line)["verdict"] for line in result.out.splitlines()[:-1]} == {status}
+        assert result.returncode == 0
+        assert {json.loads(line)["verdict"] for line in result.stdout.splitlines()[:-1]} == {status}
     assert [row[1] for row in rows(folder / "users.db")] == [f"{meaning} {number}" for number, meaning in numbered]
     assert [row[1] for row in rows(folder / "products.db")] == MEANINGS
     (folder / "same.jsonl").write_text(
@@ -541,7 +400,7 @@ def test_values_that_mean_something_elsewhere_are_stored_as_they_are(folder: Pat
         (folder / "users.csv").read_text(encoding="utf-8").replace("@", " at "), encoding="utf-8"
     )
     result = run_here("--users", "users.csv", "--products", "same.jsonl", "--json", "--rejects", "rejects")
-    lines = [json.loads(line) for line in result.out.splitlines()[:-1]]
+    lines = [json.loads(line) for line in result.stdout.splitlines()[:-1]]
     codes = {(line["model"], line["problems"][-1]["code"]) for line in lines}
     assert codes == {("users", "not_email"), ("products", "not_unique")}
     assert (folder / "rejects" / "users.csv").read_bytes() == (folder / "users.csv").read_bytes()
@@ -559,36 +418,16 @@ def test_headers_that_mean_something_are_extra_columns(folder: Path, kind: str) 
         else:
             file.write(json.dumps(record))
     result = run_here("--users", f"users.{kind}")
-    assert is_printable(result.out + result.err) and len(result.err) < 5000
-    assert (result.status, rows(folder / "users.db")) == (0, [(1, "Ann", "ann@example.com")])
+    assert is_printable(result.stdout + result.stderr) and len(result.stderr) < 5000
+    assert (result.returncode, rows(folder / "users.db")) == (0, [(1, "Ann", "ann@example.com")])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="such names of files are for POSIX alone")
 @pytest.mark.parametrize(
     "name",
     [
-        "'; DROP TABLE users; --",
-        "\x1b[31mred",
-        "\x1b]0;title\x07",
-        "a\nb",
-        "a\rb",
-        "\u202e",
-        "%s",
-        "{0}",
-        "`id`",
-        "$(id)",
-        "a b",
-        " ",
-        "?mode=memory",
-        "#",
-        "%41",
-        "file:x",
-        ":memory:",
-        "--help",
-        "-",
-        "\udcff",
-        "🦜",
-        "\u200b",
+        "'; DROP TABLE users; --", "\x1b[31mred", "\x1b]0;title\x07", "a\nb", "a\rb", "\u202e", "%s", "{0}", "`id`",
+        "$(id)", "a b", " ", "?mode=memory", "#", "%41", "file:x", ":memory:", "--help", "-", "\udcff", "🦜", "\u200b",
         "x" * 200,
     ],
     ids=repr,
@@ -601,10 +440,10 @@ def test_any_name_of_a_file_or_a_folder_works(folder: Path, name: str) -> None:
     arguments = (f"--users={name}.csv", f"--db={name}.d", f"--rejects={name}.r")
     for extra in ((), ("--json",), ("-n", "--trace=t.json", "--log-file=l.txt")):
         result = run_here(*arguments, *extra)
-        assert result.status == 1
-        assert all(line.isprintable() for line in (result.out + result.err).split("\n"))
+        assert result.returncode == 1
+        assert all(line.isprintable() for line in (result.stdout + result.stderr).split("\n"))
         assert rows(folder / f"{name}.d" / "users.db") == [(1, "Ann", "ann@example.com")]
-    assert run_here("--verify", f"--db={name}.d", "-q").status == 0
+    assert run_here("--verify", f"--db={name}.d", "-q").returncode == 0
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         [f"{name}.csv", f"{name}.d", f"{name}.r", "t.json", "l.txt"]
     )
@@ -624,38 +463,18 @@ def test_a_name_in_a_complaint_is_escaped(folder: Path, name: str) -> None:
         ["--verify", f"--db={name}"],
     ):
         result = run_here(*arguments)
-        assert result.status == 2, arguments
-        assert all(line.isprintable() for line in result.err.split("\n"))
+        assert result.returncode == 2, arguments
+        assert all(line.isprintable() for line in result.stderr.split("\n"))
         assert list(folder.iterdir()) == []
 
 
 # ----------------------------------------------------------------------------------------------------- Large things
 
 
-def measure(folder: Path, *arguments: object, timeout: float = TIMEOUT_S) -> tuple[int, list[dict], str, int]:
+def measured(folder: Path, *arguments: object, timeout_s: float = TIMEOUT_S) -> tuple[int, list[dict], str, int]:
     """Run the program on its own; return exit status, lines of JSON, complaints and peak memory in bytes."""
-    pytest.importorskip("resource", reason="peak memory is measured by getrusage")
-    wrapper = (
-        "import resource, subprocess, sys\nstatus = subprocess.call(sys.argv[2:])\n"
-        "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss\n"
-        "open(sys.argv[1], 'w').write(str(peak))\nraise SystemExit(status)\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", wrapper, "peak", sys.executable, str(PROGRAM), "--json", *map(str, arguments)],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        out, err = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # the program too: it is the wrapper's child
-        process.communicate()
-        raise
-    peak = int((folder / "peak").read_text()) * (1 if sys.platform == "darwin" else 1024)
-    assert b"Traceback" not in err and b"internal error" not in err
-    return process.returncode, [json.loads(line) for line in out.splitlines()], err.decode("utf-8"), peak
+    status, output, err, peak = measure(folder, "--json", *arguments, timeout_s=timeout_s)
+    return status, [json.loads(line) for line in output.read_bytes().splitlines()], err, peak
 
 
 GOOD = {
@@ -695,13 +514,13 @@ def check_huge(folder: Path, name: str, size: int) -> None:
         for _ in range(size // 2**20):
             file.write(middle * (2**20 // len(middle)))
         file.write(end + comma + GOOD[kind] % (3, 3) + (b"]" if kind == "json" else b""))
-    status, lines, err, peak = measure(
+    status, lines, err, peak = measured(
         folder,
         "--users",
         f"users.{kind}",
         "--rejects",
         "rejects",
-        timeout=HEAVY_TIMEOUT_S if size > 10**8 else TIMEOUT_S,
+        timeout_s=HEAVY_TIMEOUT_S if size > 10**8 else TIMEOUT_S,
     )
     counts = lines[-1]["summary"]["users"]
     is_cut = name == "brackets in an array"  # they are not closed: a syntax error, which ends the array
@@ -713,13 +532,13 @@ def check_huge(folder: Path, name: str, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if number % 2 else pytest.mark.heavy) for number, name in enumerate(HUGE)]
+    "name", [pytest.param(name, marks=() if number % 2 else HEAVY) for number, name in enumerate(HUGE)]
 )
-def test_a_record_of_4_mb_is_rejected_and_its_neighbours_are_stored(folder: Path, name: str) -> None:
-    check_huge(folder, name, 4 * 2**20)
+def test_a_record_of_2_mb_is_rejected_and_its_neighbours_are_stored(folder: Path, name: str) -> None:
+    check_huge(folder, name, 2 * 2**20)
 
 
-@pytest.mark.heavy
+@HEAVY
 @pytest.mark.parametrize("name", HUGE)
 def test_a_record_of_100_mb_is_rejected_and_its_neighbours_are_stored(folder: Path, name: str) -> None:
     check_huge(folder, name, 100 * 2**20)
@@ -732,7 +551,7 @@ def test_a_small_archive_of_something_huge_takes_no_memory(folder: Path, inside:
         for _ in range(24 if inside in b"x[" else 2):  # lines are records, and take their time
             file.write(inside * (2**20 // len(inside)))
         file.write(b"\n3,Cy,cy@example.com\n")
-    status, lines, err, peak = measure(folder, "--users", "users.csv", "-q")
+    status, lines, err, peak = measured(folder, "--users", "users.csv", "-q")
     assert status in (0, 1) and peak <= PEAK_MAX_BYTES and len(err) < 5000
     assert [row[0] for row in rows(folder / "users.db")] == [1, 3]
 
@@ -754,10 +573,10 @@ def test_10000_columns_are_ignored_with_one_short_notice(folder: Path, kind: str
         text = json.dumps(records) if kind == "json" else "\n".join(map(json.dumps, records))
     (folder / f"users.{kind}").write_text(text, encoding="utf-8")
     result = run_here("--users", f"users.{kind}")
-    assert result.status == 1
+    assert result.returncode == 1
     assert [row[0] for row in rows(folder / "users.db")] == [1, 2]
-    assert result.err.count("\n") == (2 if kind == "tsv" else 1) and len(result.err) < 1000
-    assert max(map(len, result.out.splitlines())) < 500
+    assert result.stderr.count("\n") == (2 if kind == "tsv" else 1) and len(result.stderr) < 1000
+    assert max(map(len, result.stdout.splitlines())) < 500
 
 
 def test_a_header_of_10000_columns_without_ours_is_refused_in_few_words(folder: Path) -> None:
@@ -765,8 +584,8 @@ def test_a_header_of_10000_columns_without_ours_is_refused_in_few_words(folder: 
         ",".join(f"column {number}" for number in range(10_000)) + "\n1\n", encoding="utf-8"
     )
     result = run_here("--users", "users.csv")
-    assert (result.status, result.out) == (2, "")
-    assert len(result.err) < 2000
+    assert (result.returncode, result.stdout) == (2, "")
+    assert len(result.stderr) < 2000
 
 
 def check_nesting(run: Run, folder: Path, kind: str, depths: Sequence[int]) -> None:
@@ -839,13 +658,7 @@ DIGITS = "7" * 5000
         ({"quantity": "0" * 5000}, {"quantity": "not_positive"}),
     ],
     ids=[
-        "id",
-        "negative id",
-        "zeros before an id",
-        "decimal id",
-        "id with a half",
-        "reference",
-        "quantity",
+        "id", "negative id", "zeros before an id", "decimal id", "id with a half", "reference", "quantity",
         "many zeros",
     ],
 )
@@ -874,7 +687,7 @@ def test_5000_digits_are_judged_like_any_number(
         "orders.csv" if kind == "csv" else "orders.json",
         "--json",
     )
-    line = json.loads(result.out.splitlines()[-2])
+    line = json.loads(result.stdout.splitlines()[-2])
     assert {problem["field"]: problem["code"] for problem in line["problems"]} == codes
 
 
@@ -893,7 +706,7 @@ def test_5000_digits_are_judged_like_any_number(
 )
 def test_prices_of_5000_digits_are_judged_like_any_number(folder: Path, price: str, code: str | None) -> None:
     (folder / "products.csv").write_text(f"id,name,price\n1,Desk,{price}\n2,Lamp,2\n", encoding="utf-8")
-    lines = [json.loads(line) for line in run_here("--products", "products.csv", "--json").out.splitlines()]
+    lines = [json.loads(line) for line in run_here("--products", "products.csv", "--json").stdout.splitlines()]
     assert [problem["code"] for problem in lines[0]["problems"]] == ([code] if code else [])
     assert lines[1]["verdict"] == "inserted"
 
@@ -918,31 +731,22 @@ def test_the_validators_take_an_integer_of_5000_digits(sign: int) -> None:
 
 
 SLOW = {
-    "no address": "a" * 60_000 + "@",
-    "dots": "a." * 30_000 + "@example.com",
-    "signs": "@" * 60_000,
-    "labels": "a@" + "b." * 30_000,
-    "hyphens": "a@b" + "-" * 60_000 + ".com",
-    "spaces": " " * 60_000 + "x" + " " * 60_000,
-    "wide spaces": "x" + "\u3000" * 60_000 + "x",
-    "fillers": "\u3164" * 60_000 + "\x07",
-    "zeros": "0" * 120_000,
-    "exponents": "1e" * 60_000,
-    "minus": "-" * 120_000,
-    "ligatures": "\ufdfa" * 30_000,
-    "accents": "a" + "\u0301" * 60_000,
-    "quotes": '"' * 60_000,
+    "no address": "a" * 60_000 + "@", "dots": "a." * 30_000 + "@example.com", "signs": "@" * 60_000,
+    "labels": "a@" + "b." * 30_000, "hyphens": "a@b" + "-" * 60_000 + ".com",
+    "spaces": " " * 60_000 + "x" + " " * 60_000, "wide spaces": "x" + "\u3000" * 60_000 + "x",
+    "fillers": "\u3164" * 60_000 + "\x07", "zeros": "0" * 120_000, "exponents": "1e" * 60_000, "minus": "-" * 120_000,
+    "ligatures": "\ufdfa" * 30_000, "accents": "a" + "\u0301" * 60_000, "quotes": '"' * 60_000,
 }
 
 
 def test_no_cell_takes_a_rule_long(folder: Path) -> None:
-    for table, names in FIELDS.items():
+    for table, names in MODELS.items():
         with open(folder / f"{table}.jsonl", "w", encoding="utf-8") as file:
             for value in SLOW.values():
                 records = [dict.fromkeys(names, value)]
                 records += [{name: value if name == field else "1" for name in names} for field in names]
                 file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    status, lines, _, _ = measure(folder, *(word for table in FIELDS for word in (f"--{table}", f"{table}.jsonl")))
+    status, lines, _, _ = measured(folder, *(word for table in MODELS for word in (f"--{table}", f"{table}.jsonl")))
     assert status == 1
     assert len(lines) == (4 + 4 + 5) * len(SLOW) + 1
 
@@ -955,7 +759,7 @@ def test_accents_in_disorder_take_no_time_that_grows_with_their_square(folder: P
         ),
         encoding="utf-8",
     )
-    status, lines, _, _ = measure(folder, "--products", "products.jsonl", timeout=5)
+    status, lines, _, _ = measured(folder, "--products", "products.jsonl", timeout_s=5)
     assert status in (0, 1)
     assert lines[1]["verdict"] == "inserted"
 
@@ -983,19 +787,19 @@ def test_records_in_an_open_quote_are_read_and_the_quote_costs_its_own_line(fold
 def test_a_broken_row_of_tabs_is_told_without_a_raw_tab(folder: Path, arguments: tuple[str, ...]) -> None:
     (folder / "users.tsv").write_text('id\tname\temail\n1\t"A"nn\tann@example.com\n', encoding="utf-8")
     result = run_here("--users", "users.tsv", *arguments)
-    assert result.status == 1
-    assert "\t" not in result.out + result.err
+    assert result.returncode == 1
+    assert "\t" not in result.stdout + result.stderr
     (folder / "users.tsv").write_text('"id"x\tname\temail\n', encoding="utf-8")
     result = run_here("--users", "users.tsv", *arguments)
-    assert result.status == 2
-    assert "\t" not in result.out + result.err
+    assert result.returncode == 2
+    assert "\t" not in result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("name", ["\x07", "\x1b[31m", "\x01\x02\x03"], ids=repr)
 def test_a_small_file_with_one_row_of_control_characters_is_no_binary_file(folder: Path, name: str) -> None:
     (folder / "users.csv").write_text(f"id,name,email\n1,{name},a@b.example\n2,Ben,b@b.example\n", encoding="utf-8")
     result = run_here("--users", "users.csv", "--json")
-    assert result.status == 1
+    assert result.returncode == 1
     assert [row[0] for row in rows(folder / "users.db")] == [2]
 
 
@@ -1043,8 +847,8 @@ BINARY: dict[str, Callable[[], bytes]] = {
 def test_a_binary_file_is_one_error(folder: Path, kind: str, name: str) -> None:
     (folder / f"users.{kind}").write_bytes(BINARY[name]())
     result = run_here("--users", f"users.{kind}")
-    assert (result.status, result.out) == (2, "")
-    assert is_printable(result.err) and 0 < len(result.err) < 500
+    assert (result.returncode, result.stdout) == (2, "")
+    assert is_printable(result.stderr) and 0 < len(result.stderr) < 500
     assert [path.name for path in folder.iterdir()] == [f"users.{kind}"]
 
 
@@ -1073,8 +877,8 @@ def test_an_archive_that_breaks_off_is_loaded_as_far_as_it_goes_and_told(folder:
     )
     (folder / "users").write_bytes(content[: int(len(content) * kept)])
     result = run_here("--users", "users", "-q", "--json")
-    summary = json.loads(result.out.splitlines()[-1])
-    assert result.status == 3 == summary["exit_status"] and "users" in result.err and "cut" in result.out
+    summary = json.loads(result.stdout.splitlines()[-1])
+    assert result.returncode == 3 == summary["exit_status"] and "users" in result.stderr and "cut" in result.stdout
     counts, stored = summary["summary"]["users"], [row[0] for row in rows(folder / "users.db")]
     assert counts["read"] == sum(counts[verdict] for verdict in VERDICTS)
     assert len(stored) == counts["inserted"] > 1000 and stored == list(range(1, len(stored) + 1))
@@ -1097,5 +901,5 @@ def test_records_across_the_borders_of_what_is_read_at_once_stay_whole(folder: P
     (folder / f"users.{kind}").write_text(content, encoding="utf-8", newline="")
     result = run_here("--users", f"users.{kind}", "-q")
     expected = [tuple(record.values()) for record in records]
-    assert result.status == 0
+    assert result.returncode == 0
     assert rows(folder / "users.db") == expected

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import _thread
 import csv
+import functools
 import io
 import itertools
 import json
@@ -14,7 +15,6 @@ import re
 import shutil
 import sqlite3
 import subprocess
-import sys
 import threading
 import types
 import unicodedata
@@ -26,17 +26,14 @@ from pathlib import Path
 import pytest
 
 import distributed_inserts
-from conftest import PROGRAM, Run
+import loads
+from conftest import HEAVY, MODELS, VERDICTS, Run, contents
 from loads import stored_rows as rows
 
-MODELS = ("users", "products", "orders")
-FIELDS = {"users": ("id", "name", "email"), "products": ("id", "name", "price"),
-          "orders": ("id", "user_id", "product_id", "quantity")}
 FORMATS = ("csv", "tabs", "json", "jsonl")
 SIZES = ("1", "7", "1000", None)
-VERDICTS = ("inserted", "replaced", "unchanged", "rejected", "failed")
 PEAK_MAX_BYTES = 256 * 2**20
-HEAVY_TIMEOUT_S = 900
+measure = functools.partial(loads.measure, timeout_s=900)
 
 Record = list[str] | None               # the cells as text; None is a record of the wrong shape
 Verdict = tuple[str, list[tuple[str, str]]]
@@ -132,7 +129,7 @@ class Model:
                 continue
             checked = [check(cell) for check, cell in zip(CHECKS[model], record)]
             row = tuple(value for value, _ in checked)
-            problems = [(field, code) for field, (_, code) in zip(FIELDS[model], checked) if code]
+            problems = [(field, code) for field, (_, code) in zip(MODELS[model], checked) if code]
             rival = stored.get(row[0])
             if rival == row:
                 yield "unchanged", []
@@ -141,10 +138,10 @@ class Model:
                 problems.append(("id", "conflict"))
             key = key_of(row[unique]) if unique and row[unique] is not None else None
             if holders.get(key, row[0]) != row[0]:
-                problems.append((FIELDS[model][unique], "not_unique"))
+                problems.append((MODELS[model][unique], "not_unique"))
             for place, parent in PARENTS.get(model, {}).items():
                 if row[place] is not None and row[place] not in self.stored[parent]:
-                    problems.append((FIELDS[model][place], "no_such_reference"))
+                    problems.append((MODELS[model][place], "no_such_reference"))
             if problems:
                 yield "rejected", sorted(problems)
                 continue
@@ -217,7 +214,7 @@ def write_records(path: Path, kind: str, records: Iterator[Record] | Sequence[Re
     with open(path, "w", encoding="utf-8", newline="") as file:
         delimiter = {"csv": ",", "tabs": "\t"}.get(kind)
         if delimiter:
-            file.write(delimiter.join(FIELDS[model]) + "\n")
+            file.write(delimiter.join(MODELS[model]) + "\n")
             line += 1
         for number, record in enumerate(records, start=1):
             if delimiter:
@@ -241,7 +238,7 @@ def as_json(record: Record, model: str, chance: random.Random) -> str:
     if record is None:
         return "[1, 2]"
     pairs = []
-    for name, check, cell in zip(FIELDS[model], CHECKS[model], record):
+    for name, check, cell in zip(MODELS[model], CHECKS[model], record):
         is_number = check not in (check_text, check_email) and re.fullmatch(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?",
                                                                             cell, re.ASCII)
         value = cell if is_number and chance.random() < 0.5 else json.dumps(cell, ensure_ascii=chance.random() < 0.5)
@@ -676,11 +673,6 @@ def test_an_order_is_replaced_only_by_one_whose_parents_exist(load: Load, tmp_pa
 # ---------------------------------------------------------------------------------------------------------- --dry-run
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Return every file below a folder with what is in it."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
 def as_told(result: subprocess.CompletedProcess) -> list[dict]:
     """Return the JSON lines of a run without what differs from run to run."""
     lines = list(map(json.loads, result.stdout.splitlines()))
@@ -939,28 +931,6 @@ def test_a_load_writes_ahead_and_syncs_and_leaves_no_log_beside_a_new_file(here:
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{model}.db" for model in sorted(MODELS)]
 
 
-@pytest.mark.parametrize("mode", ["delete", "wal", "truncate", "persist"])
-def test_the_journal_mode_is_in_the_end_what_it_was(here: Run, tmp_path: Path, mode: str) -> None:
-    kept = "wal" if mode == "wal" else "delete"             # the file itself knows of these two alone
-    with closing(sqlite3.connect(tmp_path / "users.db")) as connection:
-        connection.execute(f"CREATE TABLE users ({CREATE['users']})")
-        connection.execute(f"PRAGMA journal_mode={mode}")
-    for users in (USERS, USERS + "3,Cat,cat@example.com\n"):
-        (tmp_path / "users.csv").write_text(users, encoding="utf-8")
-        assert here("--users", "users.csv").returncode == 0
-        with closing(sqlite3.connect(tmp_path / "users.db")) as connection:
-            assert connection.execute("PRAGMA journal_mode").fetchone() == (kept,)
-    assert len(rows(tmp_path, "users")) == 3
-
-
-def test_a_new_database_can_be_read_by_who_may_not_write(here: Run, tmp_path: Path) -> None:
-    here("-q")
-    for model in MODELS:
-        with closing(sqlite3.connect(f"file:{tmp_path / model}.db?mode=ro&immutable=0", uri=True)) as connection:
-            assert connection.execute(f"SELECT count(*) FROM {model}").fetchone()[0] in (6, 8)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{model}.db" for model in sorted(MODELS)]
-
-
 def test_threads_are_one_a_record_and_those_alive_at_once_are_bounded(here: Run, tmp_path: Path,
                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     alive: list[int] = []
@@ -992,21 +962,6 @@ def test_threads_are_one_a_record_and_those_alive_at_once_are_bounded(here: Run,
 # ------------------------------------------------------------------------------------------------- Memory, large loads
 
 
-def measure(folder: Path, *arguments: object) -> tuple[int, Path, str, int]:
-    """Return the exit status of a run, the file with its output, its complaints and its peak memory in bytes."""
-    pytest.importorskip("resource", reason="peak memory is measured by getrusage")
-    wrapper = ("import resource, subprocess, sys\n"
-               "status = subprocess.call(sys.argv[2:])\n"
-               "open(sys.argv[1], 'w').write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))\n"
-               "raise SystemExit(status)\n")
-    with open(folder / "output", "wb") as output:
-        result = subprocess.run([sys.executable, "-c", wrapper, str(folder / "peak"), sys.executable, str(PROGRAM),
-                                 *map(str, arguments)],
-                                stdout=output, stderr=subprocess.PIPE, cwd=folder, timeout=HEAVY_TIMEOUT_S)
-    peak = int((folder / "peak").read_text()) * (1 if sys.platform == "darwin" else 1024)
-    return result.returncode, folder / "output", result.stderr.decode(), peak
-
-
 def last_line(output: Path) -> dict:
     """Return the last line of output in JSON."""
     with open(output, "rb") as file:
@@ -1022,7 +977,7 @@ def heavy_records(model: str) -> Iterator[Record]:
     return make_records(random.Random(model), model, HEAVY_COUNTS[model], 0.01, HEAVY_COUNTS["products"])
 
 
-@pytest.mark.heavy
+@HEAVY
 @pytest.mark.parametrize("kind", ["csv", "json", "jsonl"])
 def test_a_load_of_3_million_records_gives_the_verdicts_of_the_model_within_256_mib(tmp_path: Path, kind: str) -> None:
     files = {model: tmp_path / f"{model}.{kind}" for model in MODELS}
@@ -1086,13 +1041,13 @@ def test_a_file_of_bad_records_only_is_rejected_record_by_record(tmp_path: Path,
     check_all_bad(tmp_path, name, 5000)
 
 
-@pytest.mark.heavy
+@HEAVY
 @pytest.mark.parametrize("name", ALL_BAD)
 def test_a_million_bad_records_are_rejected_within_256_mib(tmp_path: Path, name: str) -> None:
     check_all_bad(tmp_path, name, 1_000_000)
 
 
-@pytest.mark.heavy
+@HEAVY
 def test_a_thousand_records_are_appended_to_a_million(tmp_path: Path) -> None:
     def write(name: str, numbers: range) -> Path:
         with open(tmp_path / name, "w", encoding="utf-8") as file:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, Run, rows
+from conftest import ROOT, Run, contents, execute, rows
 
 USERS = "id,name,email\n1,Ada,ada@example.com\n2,Bo,bo@example.com\n"
 PRODUCTS = "id,name,price\n1,Pen,1.5\n"
@@ -85,17 +85,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, data in FILES.items():
         (tmp_path / name).write_bytes(data.encode() if isinstance(data, str) else data)
     (tmp_path / "folder").mkdir()
-    with contextlib.closing(sqlite3.connect(tmp_path / "app.sqlite")) as connection:
-        connection.execute("CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, email TEXT)")
+    execute(tmp_path / "app.sqlite", "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, email TEXT)")
     return tmp_path
-
-
-def contents(folder: Path) -> dict[str, bytes | None]:
-    """Return all that is in a folder and below it."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
-        for path in sorted(folder.rglob("*"))
-    }
 
 
 def check(result: subprocess.CompletedProcess, status: int, words: list[str]) -> None:
@@ -125,6 +116,9 @@ MISTAKES: list[tuple[str, list[str]]] = [
     ("--users users.csv --busy_timeout 5", ["--busy-timeout"]),
     ("--users users.csv --repalce", ["--replace"]),
     ("--verfy", ["--verify"]),
+    ("--users users.csv --logfile log.txt", ["--log-file"]),
+    ("--users users.csv --replaces", ["--replace"]),
+    ("--users users.csv --batchsize=5", ["--batch-size"]),
     ("--users users.csv --encodign cp1252", ["--encoding"]),
     ("--users users.csv --josn", ["--json"]),
     ("--users users.csv --frobnicate", ["--frobnicate"]),
@@ -133,6 +127,7 @@ MISTAKES: list[tuple[str, list[str]]] = [
     ("users.csv", ["users.csv", "--users"]),
     ("users.csv products.csv orders.csv", ["users.csv", "--users"]),
     ("notes.txt", ["notes.txt", *FLAGS]),
+    ("products.json", ["products.json", "--products"]),
     ("--users users.csv products.csv", ["products.csv", "--products"]),
     ("load users.csv", FLAGS),
     ("—users users.csv", ["--users"]),
@@ -366,8 +361,7 @@ def test_a_folder_that_may_not_be_written_is_named(unprivileged: Callable, argum
 def test_a_folder_that_may_not_be_read_is_named(unprivileged: Callable, arguments: list[str]) -> None:
     (unprivileged.folder / "users.csv").write_text(USERS, encoding="utf-8")
     (unprivileged.folder / "closed").mkdir()
-    with contextlib.closing(sqlite3.connect(unprivileged.folder / "closed" / "users.db")) as connection:
-        connection.execute("CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, email TEXT)")
+    execute(unprivileged.folder / "closed" / "users.db", "CREATE TABLE users (id INTEGER PRIMARY KEY)")
     (unprivileged.folder / "closed").chmod(0o700 if os.geteuid() == 0 else 0)
     check(unprivileged(*arguments), 2, ["closed", "permission denied"])
 
@@ -419,21 +413,6 @@ def test_a_locked_database_is_told_once_with_the_time_that_was_waited(here: Run,
 
 
 # -------------------------------------------------------------------------------------------------------------- Outputs
-
-
-def test_a_log_is_appended_to_whatever_it_holds(here: Run, place: Path) -> None:
-    texts = [FILES["notes.txt"]]
-    for turn in range(2):
-        assert here("--users", "users.csv", "--log-file", "notes.txt", "--db", f"db{turn}").returncode == 0
-        texts.append((place / "notes.txt").read_text(encoding="utf-8"))
-        assert texts[-1].startswith(texts[-2]) and len(texts[-1]) > len(texts[-2])
-
-
-def test_a_trace_replaces_a_trace(here: Run, place: Path) -> None:
-    for name in ("users", "products"):
-        assert here(f"--{name}", f"{name}.csv", "--trace", "trace.json").returncode == 0
-        assert f"{name}.db" in (place / "trace.json").read_text(encoding="utf-8")
-        json.loads((place / "trace.json").read_text(encoding="utf-8"))
 
 
 def test_an_empty_file_may_become_a_trace(here: Run, place: Path) -> None:

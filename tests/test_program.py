@@ -28,21 +28,15 @@ from pathlib import Path
 import pytest
 
 import conftest
-from conftest import MODELS, ROOT, TIMEOUT_S, Databases
-from loads import KILLED, Running, locked, wait_until, write_load
+from conftest import HEAVY, MODELS, ROOT, TIMEOUT_S, Databases, execute, some
+from loads import KILLED, Running, check_databases, locked, wait_until, write_load
 
 program = importlib.import_module("distributed_inserts")
 
 UNIQUE = {"users": ("email", 2), "products": ("name", 1)}
-COLUMNS = {
-    "users": ("id", "name", "email"),
-    "products": ("id", "name", "price"),
-    "orders": ("id", "user_id", "product_id", "quantity"),
-}
 VALIDATE = {"users": program.validate_user, "products": program.validate_product, "orders": program.validate_order}
 ANN = {"id": 1, "name": "Ann", "email": "ann@example.com"}
 PEN = {"id": 1, "name": "Pen", "price": 1.5}
-HEAVY = pytest.mark.heavy
 
 
 def pairs(outcome: object) -> set[tuple[str, str]]:
@@ -478,13 +472,7 @@ def call_from_threads(shop: object, calls: list[Call], threads: int) -> None:
 
 def check_sound(databases: Databases) -> dict[str, dict[int, tuple]]:
     """Return all rows by model and id after making sure of no duplicate and no order without its parents."""
-    rows = {model: databases.rows(model) for model in MODELS}
-    for model, (_, place) in UNIQUE.items():
-        assert [key for key, count in Counter(row[place].casefold() for row in rows[model]).items() if count > 1] == []
-    stored = {model: {row[0]: row for row in rows[model]} for model in MODELS}
-    assert all(len(stored[model]) == len(rows[model]) for model in MODELS)
-    assert [row for row in rows["orders"] if row[1] not in stored["users"] or row[2] not in stored["products"]] == []
-    return stored
+    return {model: {row[0]: row for row in rows} for model, rows in check_databases(databases).items()}
 
 
 def check_calls(calls: list[Call], databases: Databases, strangers: bool = False) -> None:
@@ -550,7 +538,7 @@ def _check_call(call: Call, stored: dict, makers: dict, holders: dict) -> None:
         assert call.problems and certain <= call.problems <= possible, f"{call}: possible {possible}, certain {certain}"
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=HEAVY) for seed in range(2, 12))])
+@pytest.mark.parametrize("seed", some(1, range(1, 12)))
 def test_every_verdict_is_one_that_some_order_of_the_calls_allows(databases, seed):
     calls = random_calls(seed, 3200)
     with program.open_databases(databases.place) as shop:
@@ -742,7 +730,7 @@ def serve_until_killed(place: str) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
-@pytest.mark.parametrize("attempt", [0, *(pytest.param(number, marks=HEAVY) for number in range(1, 20))])
+@pytest.mark.parametrize("attempt", some(1, range(20)))
 def test_what_was_answered_is_stored_though_the_process_is_killed(databases, tmp_path, attempt):
     with in_a_process(f"serve_until_killed({databases.place!r})", tmp_path) as process:
         try:
@@ -944,9 +932,7 @@ def test_the_api_refuses_what_is_not_allowed(api, tmp_path):
     ):
         assert api(method, path, ANN if method != "GET" else None)[0] == 405, (method, path)
     users = tmp_path / "shop" / "users.db"
-    with closing(sqlite3.connect(users)) as connection:
-        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-    assert not tables or conftest.rows(users) == []
+    assert not execute(users, "SELECT name FROM sqlite_master WHERE type = 'table'") or conftest.rows(users) == []
 
 
 def test_the_api_says_when_a_database_fails(tmp_path):
@@ -961,7 +947,7 @@ def test_the_api_says_when_a_database_fails(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
-@pytest.mark.parametrize("attempt", [0, *(pytest.param(number, marks=HEAVY) for number in range(1, 10))])
+@pytest.mark.parametrize("attempt", some(1, range(10)))
 def test_every_201_is_stored_though_the_api_is_killed(tmp_path, attempt):
     created: list[int] = []
 

@@ -161,14 +161,7 @@ def test_an_odd_byte_at_the_end_of_utf_16_costs_at_most_its_record(load: Load, e
         (HEAD + user(1)).encode() + b"\0" * 9,
     ],
     ids=[
-        "bytes",
-        "png",
-        "utf-16-le without mark",
-        "utf-16-be without mark",
-        "utf-32",
-        "zeros",
-        "bracket",
-        "NULs below",
+        "bytes", "png", "utf-16-le without mark", "utf-16-be without mark", "utf-32", "zeros", "bracket", "NULs below",
     ],
 )
 def test_a_binary_file_is_one_error(load: Load, data: bytes) -> None:
@@ -181,16 +174,8 @@ def test_a_binary_file_is_one_error(load: Load, data: bytes) -> None:
 @pytest.mark.parametrize(
     "header",
     [
-        "id,name,email",
-        "ID,Name,EMail",
-        " id , NAME ,\temail\t",
-        '"id","name","email"',
-        "\u00a0id,name\u3000,email",
-        '" ID ",name,email',
-        "\n\nid,name,email",
-        "\r\n\nid,name,email",
-        '"ID" , "name", "EMAIL"',
-        "   \nid,name,email",
+        "id,name,email", "ID,Name,EMail", " id , NAME ,\temail\t", '"id","name","email"', "\u00a0id,name\u3000,email",
+        '" ID ",name,email', "\n\nid,name,email", "\r\n\nid,name,email", '"ID" , "name", "EMAIL"', "   \nid,name,email",
     ],
 )
 def test_the_header_is_matched_by_name(load: Load, header: str) -> None:
@@ -393,19 +378,8 @@ def test_a_sound_file_is_read_as_the_csv_module_reads_it(tmp_path: Path, load: L
 # ----------------------------------------------------------------------------------------------------------------- JSON
 
 WRONG = [
-    "5",
-    "-1.5e3",
-    "null",
-    "true",
-    "false",
-    '"text"',
-    '"[{"',
-    "[]",
-    '[1, {"id": 2}, {"id": 3}]',
-    '["}, {"]',
-    "NaN",
-    "Infinity",
-    "-Infinity",
+    "5", "-1.5e3", "null", "true", "false", '"text"', '"[{"', "[]", '[1, {"id": 2}, {"id": 3}]', '["}, {"]', "NaN",
+    "Infinity", "-Infinity",
 ]
 ODD = {
     "{}": "missing missing missing",
@@ -426,35 +400,10 @@ ODD = {
     '{"id": 9, "name": "\\u00e9\\/", "email": "a@b.cd"}': GOOD,
 }
 BROKEN = [
-    "{",
-    "}",
-    '{"id": 9',
-    '{"id": 9,}',
-    '{"id" 9}',
-    "{id: 9}",
-    "{'id': 9}",
-    '{"id": 9 "name": "Ann"}',
-    '{"id": 09}',
-    '{"id": +9}',
-    '{"id": .9}',
-    '{"id": 9_0}',
-    '{"id": 0x9}',
-    '{"id": tru}',
-    '{"id": True}',
-    '{"id": }',
-    '{"id": "x}',
-    '{"id": "\\x"}',
-    '{"id": "\\u12"}',
-    "x",
-    "nul",
-    "'",
-    "# 9",
-    "{,}",
-    '{"a": "\t"}',
-    '[{"a": 1}, {"a": 2]',
-    '{"id": 9}}',
-    '"id": 9, "name": "x"}',
-    '{"id": 9} x',
+    "{", "}", '{"id": 9', '{"id": 9,}', '{"id" 9}', "{id: 9}", "{'id': 9}", '{"id": 9 "name": "Ann"}', '{"id": 09}',
+    '{"id": +9}', '{"id": .9}', '{"id": 9_0}', '{"id": 0x9}', '{"id": tru}', '{"id": True}', '{"id": }', '{"id": "x}',
+    '{"id": "\\x"}', '{"id": "\\u12"}', "x", "nul", "'", "# 9", "{,}", '{"a": "\t"}', '[{"a": 1}, {"a": 2]',
+    '{"id": 9}}', '"id": 9, "name": "x"}', '{"id": 9} x',
 ]
 DEEP = [
     "[" * 100_000 + "]" * 100_000,
@@ -732,13 +681,7 @@ def test_lines_are_counted_to_the_end_of_a_long_file(here: Run, tmp_path: Path, 
 @pytest.mark.parametrize(
     "line",
     [
-        'x,"y\n',
-        '1,"open\n',
-        '1,"a"b,c\n',
-        '1,"a\nb"c,d\n',
-        '1,x","y\n',
-        '","\n',
-        '1,"A\nb",x@b.cd\n',
+        'x,"y\n', '1,"open\n', '1,"a"b,c\n', '1,"a\nb"c,d\n', '1,x","y\n', '","\n', '1,"A\nb",x@b.cd\n',
         '1,"",",x@b.cd\n',
     ],
     ids=ascii,

@@ -133,15 +133,8 @@ def test_the_links_within_the_readme_lead_somewhere():
 def test_every_heading_is_in_the_promised_order():
     headings = re.findall(r"^## (.*)$", README, re.MULTILINE)
     promised = [
-        "Run it",
-        "Load your own files",
-        "What it promises",
-        "Larger databases",
-        "From your own program",
-        "How it works",
-        "Figures",
-        "Add a model",
-        "Run the tests",
+        "Run it", "Load your own files", "What it promises", "Larger databases", "From your own program",
+        "How it works", "Figures", "Add a model", "Run the tests",
     ]
     assert sorted(promised) == sorted(heading for heading in headings if heading in promised), headings
 

@@ -7,13 +7,13 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from conftest import PROGRAM, Run, rows
+from conftest import Run, rows
+from loads import commands, shell
 
 GOOD, BAD, NONE = "inserted", "rejected", ""
 ENCODINGS = {"utf-8": b"", "utf-8 with BOM": b"\xef\xbb\xbf", "utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff"}
@@ -131,13 +131,8 @@ def test_the_separator_and_the_header_are_kept(load: Run, tmp_path: Path, separa
 def test_json_lines_are_kept_byte_for_byte(load: Run, tmp_path: Path, encoding: str) -> None:
     good = '{"id": 1, "name": "Ann", "email": "ann@example.com"}\n'
     bad = (
-        '{"email":"ben@example.com",  "name": "\\u0020", "id": 2 }\n',
-        '{"id": 3, "name": "Füsun 李"}\r\n',
-        "[1, 2]\n",
-        '{"id": 4,\n',
-        "nonsense\n",
-        "null\n",
-        '{"id": 5, "id": 6, "name": "Dan", "email": "dan@example.com"}\n',
+        '{"email":"ben@example.com",  "name": "\\u0020", "id": 2 }\n', '{"id": 3, "name": "Füsun 李"}\r\n', "[1, 2]\n",
+        '{"id": 4,\n', "nonsense\n", "null\n", '{"id": 5, "id": 6, "name": "Dan", "email": "dan@example.com"}\n',
         '{"id": 7, "extra": {"a": [1, 2]}, "name": "Eve", "email": null}',
     )
     source = ENCODINGS[encoding] + encoded(bad[0] + good + "\n" + "".join(bad[1:]), encoding)
@@ -159,13 +154,8 @@ def test_a_json_array_of_rejects_holds_the_rejected_elements_as_they_were_writte
 ) -> None:
     good = '{"id": 1, "name": "Ann", "email": "ann@example.com"}'
     bad = (
-        '{"email":"ben@example.com",\n   "name": "\\u0020", "id": 2 }',
-        '{"id": 3, "name": "Füsun 李"}',
-        "[1, 2]",
-        "7",
-        '"text"',
-        "null",
-        '{"id": 5, "id": 6, "name": "Dan", "email": "dan@example.com"}',
+        '{"email":"ben@example.com",\n   "name": "\\u0020", "id": 2 }', '{"id": 3, "name": "Füsun 李"}', "[1, 2]", "7",
+        '"text"', "null", '{"id": 5, "id": 6, "name": "Dan", "email": "dan@example.com"}',
         '{"id": 1e400, "name": "Eve", "email": "eve@example.com"}',
     )
     array = "[" + ",\n  ".join([bad[0], good, *bad[1:]]) + "]"
@@ -235,7 +225,7 @@ def test_the_encoding_of_the_flag_is_kept_and_named_in_the_next_step(run: Run, t
     assert rows(tmp_path / "users.db") == [(1, "André", "andre@example.com")]
     fixed = (HEAD + "2,Zoë,zoe@example.com\n3,Ü,u@example.com\n").encode(encoding)
     (tmp_path / "rejected" / "users.csv").write_bytes(fixed)
-    assert shell(commands(result.stdout)[-1], tmp_path).returncode == 0
+    assert shell(tmp_path, commands(result.stdout)[-1]).returncode == 0
     assert [row[1] for row in rows(tmp_path / "users.db")] == ["André", "Zoë", "Ü"]
 
 
@@ -309,16 +299,8 @@ def test_errors_has_a_line_for_every_problem_of_the_output_models_in_order(
     for name, text in texts.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     result = load(
-        "--orders",
-        "orders.csv",
-        "--products",
-        "products.csv",
-        "--users",
-        "users.csv",
-        "--rejects",
-        "rejected",
-        "--batch-size",
-        size,
+        "--orders", "orders.csv", "--products", "products.csv", "--users", "users.csv", "--rejects", "rejected",
+        "--batch-size", size,
     )
     said = [
         (line["model"], line["source"], line["line"], line["id"], problem["field"], problem["code"], problem["message"])
@@ -463,34 +445,8 @@ def test_the_rejects_of_an_array_that_breaks_off_are_an_array(load: Run, tmp_pat
 # -------------------------------------------------------------------------------------- The next step, as it is printed
 
 
-def commands(out: str) -> list[str]:
-    """Return the commands that a report ends with."""
-    return [line.strip() for line in out.splitlines() if line.startswith("  ") and str(PROGRAM.name) in line]
-
-
-def shell(command: str, folder: Path) -> subprocess.CompletedProcess:
-    """Run a command in a folder as it was printed, by bash, `python` being the Python of these tests."""
-    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    return subprocess.run(
-        ["bash", "-c", command],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=60,
-        env={**os.environ, "NO_COLOR": "1", "PATH": path},
-    )
-
-
 NAMES = [
-    "plain",
-    "two words",
-    "-dash",
-    "--rejects",
-    """it's "so\"""",
-    "$HOME `x` \\",
-    "ünï *? #(x)!",
-    "a;b&c|d=e",
+    "plain", "two words", "-dash", "--rejects", """it's "so\"""", "$HOME `x` \\", "ünï *? #(x)!", "a;b&c|d=e",
     "~{model}",
 ]
 
@@ -511,23 +467,23 @@ def test_the_next_steps_run_as_printed_until_all_is_loaded(run: Run, tmp_path: P
     )
     assert first.returncode == 1
     step = commands(first.stdout)[-1]
-    again = shell(step, folder)
+    again = shell(folder, step)
     assert again.returncode == 1 and not again.stderr, again.stderr  # not fixed yet
     file = folder / f"{name} rejected" / "users.csv"
     file.write_text(file.read_text(encoding="utf-8").replace("2,,", "2,Ben,"), encoding="utf-8")
-    last = shell(step, folder)
+    last = shell(folder, step)
     assert last.returncode == 0, last.stderr + last.stdout
     assert [row[0] for row in rows(folder / name / f"shop {name}" / "users.db")] == [1, 2, 3]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="bash is of POSIX")
-@pytest.mark.parametrize("name", ["it's two words", "-dash"])
+@pytest.mark.parametrize("name", ['it\'s "two" words', "-dash", "a&b;c"])
 def test_without_rejects_the_next_step_is_to_ask_for_them(run: Run, tmp_path: Path, name: str) -> None:
     (tmp_path / f"{name}.csv").write_text(HEAD + "1,Ann,a@example.com\n2,,b@example.com\n", encoding="utf-8")
     out = run(f"--users={name}.csv", f"--db={name}").stdout
     for _ in range(2):  # the printed command prints the next one
         step = [command for command in commands(out) if "replace" not in command][-1]
-        done = shell(step, tmp_path)
+        done = shell(tmp_path, step)
         assert done.returncode in (0, 1) and not done.stderr, (step, done.stderr)
         out = done.stdout
         for file in tmp_path.glob("*/users.csv"):
@@ -544,7 +500,7 @@ def test_the_next_step_keeps_what_the_load_was_told(run: Run, tmp_path: Path) ->
     ).stdout
     file = tmp_path / "rejected" / "users.csv"
     file.write_text(file.read_text(encoding="utf-8").replace("2,,b", "2,Robert,bob"), encoding="utf-8")
-    assert shell(commands(out)[-1], tmp_path).returncode == 0
+    assert shell(tmp_path, commands(out)[-1]).returncode == 0
     assert rows(tmp_path / "shop" / "users.db")[:2] == [
         (1, "Alicia", "alice@example.com"),
         (2, "Robert", "bob@example.com"),

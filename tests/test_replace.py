@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from conftest import PROGRAM, Run, rows
+from conftest import MODELS, PROGRAM, VERDICTS, Run, execute, rows
 
-MODELS = {
-    "users": ("id", "name", "email"),
-    "products": ("id", "name", "price"),
-    "orders": ("id", "user_id", "product_id", "quantity"),
-}
 UNIQUE = {"users": 2, "products": 1, "orders": None}
 SIZES = ["1", "7", "1000"]
 A, B, C, D = (f"{name}@example.com" for name in "abcd")
@@ -40,11 +33,7 @@ def load(here: Run, tmp_path: Path, model: str, records: list[Record], *argument
     found = [" ".join(problem["code"] for problem in line["problems"]) or line["verdict"] for line in lines]
     counts = last["summary"][model]
     verdicts = [line["verdict"] for line in lines]
-    assert {
-        verdict: verdicts.count(verdict)
-        for verdict in counts
-        if verdict in (INSERTED, REPLACED, UNCHANGED, "rejected", "failed")
-    } == {verdict: counts[verdict] for verdict in (INSERTED, REPLACED, UNCHANGED, "rejected", "failed")}
+    assert [verdicts.count(verdict) for verdict in VERDICTS] == [counts[verdict] for verdict in VERDICTS]
     assert result.returncode == (1 if "rejected" in verdicts else 0) and result.stderr == ""
     return found
 
@@ -204,13 +193,11 @@ def test_the_report_shows_what_was_replaced(here: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_columns_that_are_no_fields_are_kept(here: Run, tmp_path: Path, size: str) -> None:
-    with contextlib.closing(sqlite3.connect(tmp_path / "users.db")) as connection:
-        connection.execute("CREATE TABLE users (id INTEGER PRIMARY KEY, note TEXT, email TEXT, name TEXT)")
-        connection.executemany(
-            "INSERT INTO users VALUES (?, ?, ?, ?)",
-            [(id_, f"note {id_}", f"u{id_}@example.com", "Old") for id_ in range(1, 21)],
-        )
-        connection.commit()
+    execute(
+        tmp_path / "users.db",
+        "CREATE TABLE users (id INTEGER PRIMARY KEY, note TEXT, email TEXT, name TEXT)",
+        *(f"INSERT INTO users VALUES ({id_}, 'note {id_}', 'u{id_}@example.com', 'Old')" for id_ in range(1, 21)),
+    )
     records = [(id_, "New", f"u{id_}@example.com") for id_ in range(1, 22)]
     assert load(here, tmp_path, "users", records, "--replace", "--batch-size", size) == [REPLACED] * 20 + [INSERTED]
     assert rows(tmp_path / "users.db") == [
@@ -221,10 +208,11 @@ def test_columns_that_are_no_fields_are_kept(here: Run, tmp_path: Path, size: st
 def test_a_replacement_that_a_constraint_refuses_is_failed_and_the_stored_record_stays(
     here: Run, tmp_path: Path
 ) -> None:
-    with contextlib.closing(sqlite3.connect(tmp_path / "users.db")) as connection:
-        connection.execute("CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT CHECK (name <> 'Bo'), email TEXT)")
-        connection.executemany("INSERT INTO users VALUES (?, ?, ?)", STORED)
-        connection.commit()
+    execute(
+        tmp_path / "users.db",
+        "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT CHECK (name <> 'Bo'), email TEXT)",
+        *(f"INSERT INTO users VALUES {row}" for row in STORED),
+    )
     write(tmp_path / "users.csv", "users", [(1, "Anne", A), (2, "Bo", D), (3, "Cat", C)])
     result = here("--users", "users.csv", "--replace", "--json")
     *lines, _ = map(json.loads, result.stdout.splitlines())

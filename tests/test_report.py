@@ -6,8 +6,6 @@ import os
 import random
 import re
 import select
-import shlex
-import shutil
 import sqlite3
 import struct
 import subprocess
@@ -20,11 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import PROGRAM, Run, TIMEOUT_S, write_users
-from loads import LAUNCH, SMALL_GROUPS, locked, wait_until
+from conftest import MODELS, PROGRAM, Run, TIMEOUT_S, VERDICTS, write_users
+from loads import LAUNCH, SMALL_GROUPS, commands, locked, wait_until
 
-MODELS = ("users", "products", "orders")
-VERDICTS = ("inserted", "replaced", "unchanged", "rejected", "failed")
 UNSAFE = re.compile(r"[^\x20-\x7e\n\u00a1-\ud7ff\uf900-\U000e0000]|[\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 RECORD = re.compile(rf"(?m)^\s*(\S) ({'|'.join(VERDICTS)}) +(\S+)(.*)$")
 TOTALS = re.compile(r"(?m)^([\d,]+) records?: (.+), in ([\d,]+) transactions? by ([\d,]+) insert workers?, "
@@ -273,30 +269,6 @@ def test_a_load_without_rejections_has_no_why(here: Run, tmp_path: Path) -> None
     out = here("--users", "users.csv").stdout
     assert not re.search(r"\bwhy\b", out, re.IGNORECASE)
     assert TOTALS.search(out)
-
-
-def commands(text: str) -> list[list[str]]:
-    """Return the commands that a report advises, as words."""
-    return [shlex.split(found) for found in re.findall(r"(?m)\b(python3? \S*distributed_inserts\.py(?: .*)?)$",
-                                                       re.sub(r"\\\n\s*", "", text))]
-
-
-@pytest.mark.parametrize("folder", ["shop", "my shop", "-shop", "it's \"new\"", "a&b;c"])
-def test_the_next_step_runs_as_printed(tmp_path: Path, folder: str) -> None:
-    shutil.copy(PROGRAM, tmp_path)
-    (tmp_path / "bad users.csv").write_text("id,name,email\n1,,a@example.com\n2,Ben,b@example.com\n", encoding="utf-8")
-    arguments = [sys.executable, "distributed_inserts.py", "--users", "bad users.csv", f"--db={folder}"]
-    advised: list[str] = []
-    for number in range(2):                 # the second time as advised
-        result = subprocess.run(arguments, cwd=tmp_path, capture_output=True, timeout=TIMEOUT_S, text=True,
-                                env={**os.environ, "NO_COLOR": "1"})
-        assert (result.returncode, result.stderr) == (1, ""), result.stderr
-        advised, = commands(after_table(result.stdout))[:1] or [[]]
-        assert advised, result.stdout
-        arguments = [sys.executable, *advised[1:]]
-        if number == 0:
-            assert "--rejects" in " ".join(advised)
-    assert sorted(path.name for path in (tmp_path / folder).iterdir() if path.suffix == ".db") == ["users.db"]
 
 
 def test_the_next_step_after_the_sample_is_a_command(run: Run) -> None:
@@ -686,8 +658,8 @@ program.SqliteTable.scan = scan
 @pytest.mark.parametrize("arguments", [(), ("--json",)], ids=["text", "json"])
 def test_an_encoding_that_lacks_characters_loses_no_line(tmp_path: Path, environment: dict[str, str],
                                                          arguments: tuple[str, ...]) -> None:
-    (tmp_path / "Üsers.csv").write_text("id,name,email\n1,李雷 🦜,li@例子.广告\n2,Ω,nobody\n3,\udcff\n", encoding="utf-8",
-                                        errors="surrogateescape")
+    text = "id,name,email\n1,李雷 🦜,li@例子.广告\n2,Ω,nobody\n3,\udcff\n"
+    (tmp_path / "Üsers.csv").write_text(text, encoding="utf-8", errors="surrogateescape")
     result = subprocess.run([sys.executable, str(PROGRAM), "--users", "Üsers.csv", *arguments], cwd=tmp_path,
                             capture_output=True, timeout=TIMEOUT_S,
                             env={**os.environ, "NO_COLOR": "1", **environment})

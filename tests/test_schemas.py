@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Run, rows
-from loads import PROGRAM, TIMEOUT_S, imported
+from conftest import Run, TIMEOUT_S, execute, rows
+from loads import PROGRAM, imported
 
 program = imported()
 Field, Kind, Schema, SCHEMAS = program.Field, program.Kind, program.Schema, program.SCHEMAS
@@ -143,8 +143,7 @@ def test_a_fourth_model_is_verified(main: Main, files: list[str], tmp_path: Path
     main("-q")
     main(*files, "-q")
     assert main("--verify")[0] == 0
-    with closing(sqlite3.connect(tmp_path / "reviews.db")) as connection, connection:
-        connection.execute("INSERT INTO reviews VALUES (9, 77, 1, 'fine', 1, 1, 'x@example.com')")
+    execute(tmp_path / "reviews.db", "INSERT INTO reviews VALUES (9, 77, 1, 'fine', 1, 1, 'x@example.com')")
     status, output, _ = main("--verify", "--json")
     assert status == 1
     broken, = [line for line in map(json.loads, output.splitlines()[:-1]) if line["problems"]]
@@ -210,21 +209,15 @@ def test_a_name_may_be_a_word_of_sql(tmp_path: Path, name: str) -> None:
 # ------------------------------------------------------------------------------------------------- Stored tables
 
 
-def query(database: Path, statement: str) -> list[tuple]:
-    """Return the answer of a database to a query."""
-    with closing(sqlite3.connect(database)) as connection:
-        return connection.execute(statement).fetchall()
-
-
 def check_table(folder: Path, model: str) -> None:
     """Fail unless a table has the specification's columns and decides nothing."""
     database = folder / f"{model}.db"
-    columns = query(database, f"PRAGMA table_xinfo({model})")
+    columns = execute(database, f"PRAGMA table_xinfo({model})")
     assert [(name, kind, key) for _, name, kind, _, _, key, _ in columns] == COLUMNS[model]
     assert {(notnull, default, hidden) for _, _, _, notnull, default, _, hidden in columns} == {(0, None, 0)}
-    assert {kind for kind, in query(database, "SELECT type FROM sqlite_master")} <= {"table", "index"}
-    assert [name for _, name, unique, *_ in query(database, f"PRAGMA index_list({model})") if unique] == []
-    assert query(database, f"PRAGMA foreign_key_list({model})") == []
+    assert {kind for kind, in execute(database, "SELECT type FROM sqlite_master")} <= {"table", "index"}
+    assert [name for _, name, unique, *_ in execute(database, f"PRAGMA index_list({model})") if unique] == []
+    assert execute(database, f"PRAGMA foreign_key_list({model})") == []
     # What the application would reject, the database takes.
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
         marks = ",".join("?" * (len(columns) - 1))

@@ -22,21 +22,21 @@ from pathlib import Path
 
 import pytest
 
-from conftest import rows
+from conftest import HEAVY, SAMPLE, execute, rows, some
 from loads import (
     HOLD,
-    PROGRAM,
+    INTERRUPT_S,
     SMALL_GROUPS,
-    TIMEOUT_S,
-    VERDICTS,
     Load,
     Outcome,
     Running,
     check_complete,
     check_databases,
     check_reported,
+    check_summary,
     locked,
-    run_load,
+    load_here,
+    shell,
     stored_rows,
     wait_until,
     write_load,
@@ -48,10 +48,9 @@ if os.name != "posix":
 import fcntl
 import termios
 
-INTERRUPT_S = 2  # the specification's: how long an interrupted load may take to end
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 ONE = pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.heavy)], ids=["SIGINT", "SIGTERM"]
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=HEAVY)], ids=["SIGINT", "SIGTERM"]
 )
 
 
@@ -104,38 +103,25 @@ def endless_users(folder: Path, load: Load, *arguments: object, **options: objec
         yield load_
 
 
-def interrupted(process: Running, number: int) -> Outcome:
-    """Send a signal and return what the program left, which has to end in time with the status of that signal."""
-    process.process.send_signal(number)
-    begin = time.monotonic()
-    outcome = process.end(INTERRUPT_S + 1)
-    assert time.monotonic() - begin < INTERRUPT_S
-    assert outcome.status == 128 + number
-    return outcome
-
-
 def check_interrupted(folder: Path, outcome: Outcome) -> None:
     """Make sure that a load was interrupted in good order: counts add up, and what was reported is what is stored."""
-    assert outcome.lines[-1]["exit_status"] == outcome.status
+    check_summary(outcome)
     stored = check_databases(folder)
-    for model, counts in outcome.summary.items():
+    for model in outcome.summary:
         reported = [
             line["id"] for line in outcome.lines if line.get("model") == model and line["verdict"] == "inserted"
         ]
         assert sorted(reported) == [row[0] for row in stored[model]]
-        assert counts["inserted"] == len(reported)
-        assert counts["read"] == sum(counts[verdict] for verdict in VERDICTS) == len(outcome.verdicts(model))
 
 
 # ----------------------------------------------------------------------------------------------------- Signals
 
 
-@BOTH
-@pytest.mark.parametrize("arguments", [(), ("--batch-size", "50")], ids=["large batches", "small batches"])
+@pytest.mark.parametrize("arguments, number", some(3, [("--batch-size", "50"), ()], [signal.SIGINT, signal.SIGTERM]))
 def test_an_interrupted_load_commits_what_is_on_its_way_and_says_so(tmp_path, load, number, arguments):
     with endless_users(tmp_path, load, "--json", *arguments) as process:
         process.line()
-        outcome = interrupted(process, number)
+        outcome = process.interrupt(number)
     check_interrupted(tmp_path, outcome)
     assert outcome.summary["users"]["inserted"] > 0 and outcome.summary["users"]["failed"] == 0
 
@@ -144,7 +130,7 @@ def test_an_interrupted_load_commits_what_is_on_its_way_and_says_so(tmp_path, lo
 def test_an_interrupted_load_prints_its_summary_to_a_person_too(tmp_path, load, number):
     with endless_users(tmp_path, load) as process:
         wait_for_rows(tmp_path, "users")
-        outcome = interrupted(process, number)
+        outcome = process.interrupt(number)
     count = f"{len(rows(tmp_path / 'users.db')):,}"
     assert re.search(rf"users\.db +{count} +{count} ", outcome.output), outcome.output
     assert "interrupted" in outcome.output + outcome.error
@@ -160,7 +146,7 @@ def test_a_load_that_waits_for_standard_input_can_be_interrupted(tmp_path, load,
         wait_for_rows(tmp_path, "users")
         wait_for_rows(tmp_path, "products")
         wait_until_read(process)
-        outcome = interrupted(process, number)
+        outcome = process.interrupt(number)
     check_interrupted(tmp_path, outcome)
     assert outcome.summary["users"]["inserted"] > 0 and outcome.summary["products"]["inserted"] > 0
 
@@ -189,17 +175,17 @@ def test_a_load_that_waits_for_a_header_can_be_interrupted(tmp_path, load, numbe
     [
         ("users", signal.SIGINT),
         ("orders", signal.SIGTERM),
-        pytest.param("products", signal.SIGINT, marks=pytest.mark.heavy),
+        pytest.param("products", signal.SIGINT, marks=HEAVY),
     ],
 )
 def test_a_load_that_waits_for_a_lock_can_be_interrupted(tmp_path, load, number, model):
     with locked(tmp_path / f"{model}.db"), running(tmp_path, "--json", *load.arguments) as process:
         process.wait_for_lock(model)
-        outcome = interrupted(process, number)
+        outcome = process.interrupt(number)
     assert outcome.summary[model]["inserted"] == 0
     check_interrupted(tmp_path, outcome)
     check_reported(load, outcome, check_databases(tmp_path))
-    check_complete(tmp_path, load, run_load(tmp_path, *load.arguments), again=True)
+    check_complete(tmp_path, load, load_here(tmp_path, *load.arguments), again=True)
 
 
 def test_a_group_that_waits_for_a_lock_can_be_interrupted(tmp_path, load):
@@ -207,16 +193,16 @@ def test_a_group_that_waits_for_a_lock_can_be_interrupted(tmp_path, load):
         process.line()
         with locked(tmp_path / "users.db"):
             process.wait_for_lock("users")
-            outcome = interrupted(process, signal.SIGINT)
+            outcome = process.interrupt(signal.SIGINT)
     check_interrupted(tmp_path, outcome)
     assert outcome.summary["users"]["inserted"] > 0 and outcome.summary["users"]["failed"] > 0
 
 
 def test_look_ups_that_wait_for_a_lock_can_be_interrupted(tmp_path, load):
-    run_load(tmp_path, *load.arguments[:4])
+    load_here(tmp_path, *load.arguments[:4])
     with locked(tmp_path / "users.db", "BEGIN EXCLUSIVE"), running(tmp_path, "--json", *load.arguments[4:]) as process:
         process.wait_for_lock("users")
-        outcome = interrupted(process, signal.SIGINT)
+        outcome = process.interrupt(signal.SIGINT)
     assert outcome.summary["orders"]["inserted"] == 0 and outcome.summary["orders"]["failed"] > 0
 
 
@@ -234,7 +220,7 @@ def test_a_second_signal_ends_at_once(tmp_path, load, number):
         assert process.process.poll() == 128 + number
         assert "summary" not in process.end().output
     check_databases(tmp_path)
-    check_complete(tmp_path, load, run_load(tmp_path, *load.arguments), again=True)
+    check_complete(tmp_path, load, load_here(tmp_path, *load.arguments), again=True)
 
 
 def test_after_an_interrupt_the_same_load_completes(tmp_path, load):
@@ -247,14 +233,14 @@ def test_after_an_interrupt_the_same_load_completes(tmp_path, load):
     assert outcome.status == 130
     check_interrupted(tmp_path, outcome)
     check_reported(load, outcome, check_databases(tmp_path))
-    check_complete(tmp_path, load, run_load(tmp_path, *load.arguments), again=True)
+    check_complete(tmp_path, load, load_here(tmp_path, *load.arguments), again=True)
 
 
 def test_a_dry_run_that_is_interrupted_wrote_nothing(tmp_path, load):
     with running(tmp_path, "--json", "--dry-run", *load.reading("orders"), stdin=subprocess.PIPE) as process:
         process.feed("id,user_id,product_id,quantity\n" + MANY_ORDERS)
         wait_until_read(process)
-        outcome = interrupted(process, signal.SIGINT)
+        outcome = process.interrupt(signal.SIGINT)
     assert list(tmp_path.glob("*.db*")) == []
     assert outcome.lines == [] or outcome.lines[-1]["exit_status"] == 130
 
@@ -271,38 +257,14 @@ program.SqliteTable.scan = scan
 
 
 def test_a_check_of_what_is_stored_can_be_interrupted(tmp_path, load):
-    run_load(tmp_path, *load.arguments)
+    load_here(tmp_path, *load.arguments)
     with running(tmp_path, "--json", "--verify", patch=SLOW_SCAN) as process:
         wait_until((tmp_path / "waiting").exists)
-        interrupted(process, signal.SIGINT)
+        process.interrupt(signal.SIGINT)
     assert check_databases(tmp_path) == load.rows
 
 
 # ------------------------------------------------------------------------------------------------ Standard output
-
-
-def shell(folder: Path, command: str) -> subprocess.CompletedProcess:
-    """Run a command line of the shell in which PROGRAM is the program."""
-    folder.mkdir(parents=True, exist_ok=True)
-    words = f"{shlex.quote(sys.executable)} {shlex.quote(str(PROGRAM))}"
-    result = subprocess.run(
-        ["bash", "-c", command.replace("PROGRAM", words)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        env={**os.environ, "NO_COLOR": "1", "PYTHONUNBUFFERED": ""},
-    )
-    assert "Traceback" not in result.stderr and "Exception ignored" not in result.stderr, result.stderr
-    return result
-
-
-SAMPLE_ROWS = {"users": 8, "products": 8, "orders": 6}
-
-
-def stored_counts(folder: Path) -> dict[str, int]:
-    """Return how many rows of each model are stored."""
-    return {model: len(stored) for model, stored in check_databases(folder).items()}
 
 
 @pytest.mark.parametrize("arguments", ["", "--json", "-q", "--help", "--version"])
@@ -310,7 +272,7 @@ def test_a_reader_that_takes_one_line_only_ends_the_printing_alone(tmp_path, arg
     result = shell(tmp_path, f"PROGRAM {arguments} | head -1; exit ${{PIPESTATUS[0]}}")
     assert result.stderr == "" and result.stdout.count("\n") == 1 and result.returncode == 0
     if arguments in ("", "--json", "-q"):
-        assert stored_counts(tmp_path) == SAMPLE_ROWS
+        assert check_databases(tmp_path) == SAMPLE
 
 
 @pytest.mark.parametrize("arguments", ["--json", "-v"])
@@ -324,9 +286,8 @@ def test_a_reader_that_leaves_during_the_load_ends_the_printing_alone(tmp_path, 
 
 def test_a_reader_that_leaves_during_a_check_changes_nothing_of_its_exit_status(tmp_path):
     load = write_load(tmp_path / "files", seed=13, users=4000, products=10, orders=10)
-    run_load(tmp_path, *load.arguments)
-    with closing(sqlite3.connect(tmp_path / "users.db")) as connection, connection:
-        connection.execute("UPDATE users SET name = ''")
+    load_here(tmp_path, *load.arguments)
+    execute(tmp_path / "users.db", "UPDATE users SET name = ''")
     result = shell(tmp_path, "PROGRAM -v --verify | head -1; exit ${PIPESTATUS[0]}")
     assert result.stderr == "" and result.returncode == 1
 
@@ -347,13 +308,13 @@ def test_a_closed_standard_output_is_told_and_no_reason_to_fail(tmp_path, argume
     assert (result.stdout, result.returncode) == ("", 0)
     if arguments in ("", "--json", "-q"):
         assert "standard output" in result.stderr and result.stderr.count("\n") == 1
-        assert stored_counts(tmp_path) == SAMPLE_ROWS
+        assert check_databases(tmp_path) == SAMPLE
 
 
 @pytest.mark.parametrize("streams", [">&- 2>&-", "<&-", "<&- >&- 2>&-", "2>&-", "2>/dev/full"])
 def test_other_closed_streams_do_no_harm(tmp_path, streams):
     assert shell(tmp_path, f"PROGRAM {streams}").returncode == 0
-    assert stored_counts(tmp_path) == SAMPLE_ROWS
+    assert check_databases(tmp_path) == SAMPLE
 
 
 @pytest.mark.parametrize("arguments", ["", "--json", "--json --verify"])
@@ -361,7 +322,7 @@ def test_an_encoding_that_refuses_everything_fails_the_output_and_hangs_nothing(
     shell(tmp_path, "PROGRAM -q")
     result = shell(tmp_path, f"PYTHONIOENCODING=undefined:strict PROGRAM {arguments} 2>&1 >/dev/null")
     assert result.returncode == 3
-    assert stored_counts(tmp_path) == SAMPLE_ROWS
+    assert check_databases(tmp_path) == SAMPLE
 
 
 def test_standard_input_that_is_closed_is_refused(tmp_path, load):
@@ -377,7 +338,7 @@ def test_a_full_device_as_standard_output_is_told_and_the_records_are_stored(tmp
     assert result.returncode == 3 and result.stderr.count("\n") == 1
     assert result.stderr.startswith("distributed_inserts: ")
     assert "standard output" in result.stderr and "No space left" in result.stderr
-    assert stored_counts(tmp_path) == SAMPLE_ROWS
+    assert check_databases(tmp_path) == SAMPLE
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
@@ -438,10 +399,10 @@ def test_an_interrupt_loses_no_line_of_a_reader_that_is_slow(tmp_path, load, num
 
 
 @pytest.mark.xfail(strict=True, reason="a blocked write to standard output is tried again after the signal, for ever")
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=HEAVY)])
 def test_a_load_whose_output_nobody_reads_can_be_interrupted(tmp_path, load, number):
     with stuck(tmp_path, load) as (process, _):
-        interrupted(process, number)
+        process.interrupt(number)
     check_databases(tmp_path)
 
 

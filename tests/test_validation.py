@@ -151,6 +151,7 @@ def judged(value: object, model: str = "products", name: str = "price") -> str:
 def shown(value: object) -> str:
     """Return a short name for a value of the tables."""
     text = "a huge number" if isinstance(value, int) and abs(value) > 10**30 else ascii(value)
+    text = "an object" if type(value) is object else text          # which is shown with an address of its own
     return text if len(text) < 40 else f"{text[:30]}({len(text)})"
 
 
@@ -363,7 +364,7 @@ def test_any_mapping_is_a_record(make: Callable[..., Any]) -> None:
     assert codes(validate_user(make(id=1, name="Ann"))) == [("email", "missing")]
 
 
-@pytest.mark.parametrize("record", [None, [], ["1", "Ann", "a@b.c"], "1,Ann,a@b.c", 5, object(), [("id", 1)]],
+@pytest.mark.parametrize("record", [None, [], ["1", "Ann", "a@b.c"], "1,Ann,a@b.c", 5, object(), [("id", 1)], b"", {1}],
                          ids=shown)
 @pytest.mark.parametrize("model", GOOD)
 def test_what_is_no_record_is_malformed(model: str, record: object) -> None:

@@ -15,10 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import PROGRAM, ROOT, Run, TIMEOUT_S, rows, write_users
+from conftest import MODELS, PROGRAM, ROOT, Run, TIMEOUT_S, execute, rows, write_users
 from loads import Running, locked, wait_until
 
-MODELS = ("users", "products", "orders")
 LINE = re.compile(r"(?P<time>\d{4}-\d\d-\d\dT\S+) (?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) +"
                   r"(?P<thread>\S+) +(?P<database>\w+\.db|-) +(?P<event>\S.*)")
 SLACK_US = 0.2                          # times are rounded to tenths
@@ -133,8 +132,7 @@ def test_a_value_cannot_forge_a_line_of_the_log(here: Run, tmp_path: Path) -> No
 
 def test_the_log_of_verify_tells_what_is_broken_and_is_closed(run: Run, tmp_path: Path) -> None:
     run("-q")
-    with closing(sqlite3.connect(tmp_path / "users.db")) as connection, connection:
-        connection.execute("UPDATE users SET name = '' WHERE id = 3")
+    execute(tmp_path / "users.db", "UPDATE users SET name = '' WHERE id = 3")
     result = run("--verify", "--log-file", "log.txt", python=("-X", "dev", "-W", "error"))
     assert (result.returncode, result.stderr) == (1, "")
     assert about(log_lines(tmp_path / "log.txt"), "blank")
@@ -142,9 +140,8 @@ def test_the_log_of_verify_tells_what_is_broken_and_is_closed(run: Run, tmp_path
 
 def test_the_log_tells_of_a_lock(tmp_path: Path) -> None:
     write_users(tmp_path / "users.csv", 3)
-    with closing(sqlite3.connect(tmp_path / "users.db")) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, email TEXT)")
+    execute(tmp_path / "users.db", "PRAGMA journal_mode=WAL",
+            "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, email TEXT)")
     told = ("real = program.SqlitePlace.for_writing\ndef for_writing(self, *arguments):\n"
             "    open('opens', 'w').close()\n    return real(self, *arguments)\n"
             "program.SqlitePlace.for_writing = for_writing")
