@@ -957,6 +957,7 @@ def _decode_line(line: str) -> object:
 
 INTERRUPT_GRACE_S = 1.0             # how long what waits may go on waiting after an interrupt
 
+
 class StorageError(Exception):
     """What a storage could not do, in one line without values, statements or passwords."""
 
@@ -965,54 +966,166 @@ class ConstraintError(StorageError):
     """A constraint of the table refused a record; the transaction goes on without the statement's rows."""
 
 
-class Patience:
-    """Tries again what fails on a lock, for `timeout_s` seconds; after an interrupt only for a second more.
+class LockedError(StorageError):
+    """Another program holds a lock: trying again may help."""
 
-    All threads share it: a signal's handler sets `interrupted_at`, the main thread shows `waits`, since when
-    which database is waited for.
-    """
+
+class Patience:
+    """Tries again what fails on a lock, for `timeout_s` seconds; after an interrupt for a second more."""
 
     def __init__(self, timeout_s: float, tell: Callable[[str, str], None] = lambda name, event: None) -> None:
         self.timeout_s, self._tell = timeout_s, tell
-        self.interrupted_at: float | None = None
-        self.waits: dict[str, float] = {}
+        self.interrupted_at: float | None = None        # set by the handler of a signal
+        self.waits: dict[str, float] = {}   # since when which database is waited for, to be shown
 
     def hurried(self) -> bool:
         """Return whether an interrupt came more than a second ago."""
         return self.interrupted_at is not None and time.monotonic() - self.interrupted_at >= INTERRUPT_GRACE_S
 
-    def insist(self, name: str, attempt: Callable[[], T], is_locked: Callable[[Exception], bool]) -> T:
-        """Return what the attempt returns, made again while it fails on a lock; raises StorageError."""
+    def insist(self, name: str, attempt: Callable[[], T]) -> T:
+        """Return what the attempt returns, made again while it raises LockedError; raises StorageError."""
         begin = time.monotonic()
-        while True:
-            try:
-                result = attempt()          # waits a moment by itself, but not for every kind of lock
-            except Exception as error:
-                locked, waited_s = is_locked(error), time.monotonic() - begin
-                if locked and waited_s < self.timeout_s and not self.hurried():
-                    self.waits[name] = begin
-                    time.sleep(0.001)
-                    continue
-                self.waits.pop(name, None)
-                raise StorageError(f"locked by another program for {waited_s:.1f} s") if locked else error
+        try:
+            while True:
+                with contextlib.suppress(LockedError):
+                    return attempt()        # waits a moment by itself, but not for every kind of lock
+                if (waited_s := time.monotonic() - begin) >= self.timeout_s or self.hurried():
+                    raise StorageError(f"locked by another program for {waited_s:.1f} s")
+                self.waits[name] = begin
+                time.sleep(0.001)
+        finally:
             if self.waits.pop(name, None):
                 self._tell(name, f"locked by another program for {time.monotonic() - begin:.1f} s")
-            return result
 
 
 # No database folds as `unique_key` does, so keys are looked up by an index on the ASCII lower case.  That is
 # the key of a text of these characters alone, which stay what they are when composed and case-folded.  All
-# other texts are irregular: they have an index of their own and are read whole.
+# other texts are irregular: they have an index of their own, and their keys are kept in memory.
 STABLE = ("à-öø-ÿāăąćĉċčďđēĕėęěĝğġģĥħĩīĭįıĵķĺļľłńņňŋōŏőœŕŗřśŝşšţťŧũūŭůűųŵŷźżž"      # Latin
           "ά-ία-ρσ-ώа-џא-תء-غف-ي" "ก-ฮぁ-ゖァ-ヺー一-鿿가-힣")      # Greek to Arabic, Thai to Hangul
 IRREGULAR_TEXT = re.compile(f"[^ -~{STABLE}]")
 
 
-def forget_keys(held: dict[str, int], place: int, rows: Mapping[int, tuple]) -> None:
-    """Free the unique keys at a place of these rows, by id, as others take their places."""
-    for id_, row in rows.items():
-        if isinstance(row[place], str) and held.get(key := unique_key(row[place])) == id_:
-            del held[key]
+class HeldKeys(dict[int, dict[str, int]]):
+    """{key: id} by place: which records hold which unique keys."""
+
+    are_all = True                          # or those of irregular texts alone, which no index finds
+
+    def exchange(self, before: Iterable[tuple], rows: Sequence[tuple],
+                 keys: Mapping[int, Sequence[str]] | None = None) -> None:
+        """Let rows hold their keys, computed if they are not given, and others, which give way, no longer."""
+        for place, held in self.items():
+            for row in before:              # what others stored may be no text
+                if isinstance(row[place], str) and held.get(key := unique_key(row[place])) == row[0]:
+                    del held[key]
+            texts = [row[place] for row in rows]
+            pairs = zip(keys[place] if keys else map(unique_key, texts), [row[0] for row in rows])
+            if not self.are_all:
+                pairs = itertools.compress(pairs, map(IRREGULAR_TEXT.search, texts))
+            held.update(pairs)
+
+
+class Table:
+    """One schema's table, through one connection, for one thread at a time: what the engines share.
+
+    An engine has SQL: TYPES (what else is FITTING), LOOK, CREATE, LOWER, IRREGULAR, INDEXES; whether an error
+    ABORTS the transaction; and methods: _execute, _select, _read (row by row), _insert and _update (return how
+    many rows), _begin.
+    """
+
+    def __init__(self, schema: Schema, name: str, patience: Patience, keeps_keys: bool = False) -> None:
+        """With `keeps_keys` those of a table that is empty are kept in memory while nobody else writes."""
+        self.schema, self.last_id, self._held, self._version = schema, 0, HeldKeys(), None
+        self._name, self._patience, self._keeps_keys = name, patience, keeps_keys
+        self._types = {each.name: self.TYPES[each.kind] for each in schema.fields}
+        self._table, self._columns = f'"{schema.table}"', ", ".join(f'"{name}"' for name in schema.names)
+
+    def check_shape(self) -> bool:
+        """Return whether the table is there; raises StorageError with what makes it unusable."""
+        self._found = found = dict(self._execute(self.LOOK.format(table=self.schema.table)))
+        wanted = {"it": "a table", **self._types} if found.get("it") else {}
+        wrong = [f"{name} is {found.get(name, 'missing')}, not {kind}" for name, kind in wanted.items()
+                 if not re.fullmatch(self.FITTING.get(kind, kind), found.get(name, "missing"))]
+        if wrong:
+            raise StorageError(f"table {self.schema.table} cannot be used: {escape('; '.join(wrong), 300)}")
+        return bool(wanted)
+
+    def create(self) -> bool:
+        """Make the table if it is missing, else check it."""
+        if not self.check_shape():
+            columns = ", ".join(f'"{name}" {kind}' for name, kind in self._types.items())
+            sql = self.CREATE.format(table=self._table, columns=columns)
+            self._patience.insist(self._name, lambda: self._execute(sql))
+        return self.check_shape()
+
+    def find_last_id(self) -> int:
+        """Return the largest stored id, 0 if there is none."""
+        return self._execute(f"SELECT coalesce(max(id), 0) FROM {self._table}")[0][0]
+
+    def begin(self) -> None:
+        """Begin a transaction, alone among all writers and seeing all that was committed."""
+        self.last_id, version = self._patience.insist(self._name, self._begin)
+        if version == self._version:
+            return
+        self._version, self._held = version, HeldKeys()         # it is the first one, or somebody else wrote
+        self._held.are_all = self._keeps_keys and not self.last_id
+        for name, (kind, use) in itertools.product(self.schema.unique.values(), self.INDEXES.items()):
+            index = f"{self.schema.table}_{name}_{kind}"
+            if not self._held.are_all and index not in self._found:     # it takes a second a million records
+                self._execute(f'CREATE INDEX IF NOT EXISTS "{index}" ON {self._table} {use.format(name)}')
+
+    def find_rows(self, ids: Collection[int]) -> dict[int, tuple]:
+        """Return the stored ones of these records by id."""
+        return {row[0]: row for row in self._select(self._columns, "id", ids)}
+
+    def find_holders(self, place: int, keys: Collection[str]) -> dict[str, int]:
+        """Return {key: id} of those unique keys that a stored record holds in the field at `place`."""
+        name, are_all = self.schema.names[place], self._held.are_all
+        if place not in self._held:
+            where = "" if are_all else f"WHERE {self.IRREGULAR.format(name)}"
+            rows = self._read(f'SELECT "{name}", id FROM {self._table} {where}')
+            self._held[place] = {unique_key(text): id_ for text, id_ in rows if isinstance(text, str)}
+        found = () if are_all else self._select(f'"{name}", id', self.LOWER.format(name), keys)
+        kept = {key: self._held[place][key] for key in keys if key in self._held[place]}
+        return {unique_key(text): id_ for text, id_ in found} | kept
+
+    def insert(self, rows: Sequence[tuple], keys: Mapping[int, Sequence[str]]) -> None:
+        """Insert rows, whose unique keys are given by place: all, or none and ConstraintError."""
+        self._store(self._insert, rows)
+        self.last_id = max(self.last_id, max(rows)[0])
+        self._held.exchange((), rows, keys)
+
+    def replace(self, rows: Sequence[tuple]) -> None:
+        """Put these rows in the place of the stored ones with their ids: all, or none and ConstraintError."""
+        before = self.find_rows([row[0] for row in rows])
+        self._store(self._update, rows)
+        self._held.exchange(before.values(), rows)
+
+    def _store(self, action: Callable[[Sequence[tuple]], int], rows: Sequence[tuple]) -> None:
+        has_savepoint = len(rows) > 1 or self.ABORTS        # or the statement undoes itself alone
+        if has_savepoint:
+            self._execute("SAVEPOINT part")
+        try:
+            if action(rows) < len(rows):
+                raise ConstraintError("a trigger of the table skipped a record")
+        except ConstraintError:
+            if has_savepoint:
+                self._execute("ROLLBACK TO part")
+            raise
+        if has_savepoint:
+            self._execute("RELEASE part")
+
+    def scan(self, size: int) -> Iterator[list[tuple]]:
+        """Yield all stored records by id, `size` rows at a time, as they were at one moment."""
+        rows = self._read(f"SELECT {self._columns} FROM {self._table} ORDER BY id")
+        return iter(lambda: list(itertools.islice(rows, size)), [])
+
+
+def keep_if(check: Callable[[T], object], table: T) -> T | None:
+    """Return a table that passes the check; one that does not, or for which it raises, is closed."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(table.close)
+        return table if check(table) and stack.pop_all() else None
 
 
 # -------------------------------------------------------------------------------------------- Storage: SQLite
@@ -1021,79 +1134,51 @@ def forget_keys(held: dict[str, int], place: int, rows: Mapping[int, tuple]) -> 
 
 LOCK_POLL_S = 0.25                  # how long a statement waits for a lock by itself
 VALUES_MAX = 500                    # bound values in a statement: 300-600 are fastest; once 999 was the limit
-PRAGMAS = ("synchronous=FULL", "fullfsync=1", "checkpoint_fullfsync=1", "wal_autocheckpoint=4000")
-COLUMN_TYPES = {Kind.ID: "INTEGER PRIMARY KEY", Kind.COUNT: "INTEGER", Kind.REFERENCE: "INTEGER",
-                Kind.TEXT: "TEXT", Kind.EMAIL: "TEXT", Kind.PRICE: "REAL"}
-# What a column has to be declared as to keep a field's values as they are (sqlite.org/datatype3.html, 3.1).
-FITTING = {"TEXT": r".*(CHAR|CLOB|TEXT|BLOB)|$", "REAL": r".*(REAL|FLOA|DOUB|NUM|DEC|INT|BLOB)|$",
-           "INTEGER": r"(?!.*(CHAR|CLOB|TEXT|REAL|FLOA|DOUB)|STR).*INT|.*(NUM|DEC|BLOB)|$"}
-TABLES = ("SELECT lower(name), type FROM sqlite_master WHERE type IN ('table', 'view')"
-          " AND name NOT GLOB 'sqlite_*'")
-CREATE_TABLE = 'CREATE TABLE "{table}" ({columns})'
-INSERT_ROWS = 'INSERT OR ABORT INTO "{table}" ({names}) VALUES {rows}'
-UPDATE_ROW = 'UPDATE OR ABORT "{table}" SET {settings} WHERE id = ?'
-SELECT_LAST_ID = 'SELECT max(id) FROM "{table}"'
-SELECT_ALL = 'SELECT {names} FROM "{table}" ORDER BY id'
-SELECT_WHERE = 'SELECT {what} FROM "{table}" WHERE {value} IN ({marks})'
-SELECT_KEYS = 'SELECT "{column}", id FROM "{table}"'
-# Only what has more bytes than characters is looked at closely.
-IRREGULAR = (""" WHERE length("{column}") <> length(CAST("{column}" AS BLOB))"""
-             f""" AND "{{column}}" GLOB '*[^ -~{STABLE}]*'""")
-CREATE_INDEX = 'CREATE INDEX IF NOT EXISTS "{table}_{column}_'
-CREATE_INDEXES = (CREATE_INDEX + 'lookup" ON "{table}" (lower("{column}"))',
-                  CREATE_INDEX + 'irregular" ON "{table}" ("{column}")' + IRREGULAR)
+PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "fullfsync=1", "checkpoint_fullfsync=1",
+           "wal_autocheckpoint=4000")
 
 
 @contextlib.contextmanager
-def sqlite_errors() -> Iterator[None]:
+def _sqlite_errors() -> Iterator[None]:
     """Turn errors of SQLite and of the system into StorageErrors."""
     try:
         yield
     except sqlite3.IntegrityError as error:
         raise ConstraintError(str(error)) from error
     except (sqlite3.Error, OSError, OverflowError, UnicodeError) as error:
-        raise StorageError(describe(error)) from error
+        is_locked = isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+        raise (LockedError if is_locked else StorageError)(describe(error)) from error
 
 
-def _connect(path: str, reads: bool = False) -> sqlite3.Connection | None:
-    """Return a connection; if it only `reads`, one that changes not a byte, or None where there is no file.
-
-    A reader of a file in write-ahead logging makes a log beside it, and the last one to leave takes it away,
-    for which it has to write.  Where it may not, it does without, as long as nobody seems to write.
-    """
-    if reads:
-        if not os.path.lexists(path):
-            return None
-        status = os.stat(path)              # raises for a link that leads nowhere: a disk may be missing
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError("it is no regular file")
-        if status.st_nlink > 1:             # the log belongs to a name: two names would be two databases
-            raise OSError(f"the file has {status.st_nlink} names (hard links): one too many for safety")
-        has_log, has_journal = os.path.exists(path + "-wal"), os.path.exists(path + "-journal")
-        may_write = os.access(path, os.W_OK) and os.access(os.path.dirname(path), os.W_OK)
-        # What a writer that died left half done its journal undoes, for which a reader has to write, too.
-        mode = "ro" if has_log or has_journal and not may_write else "rw" if may_write else "ro&immutable=1"
-        name = urllib.parse.quote(os.fsencode(path.replace(os.sep, "/")))
-        path = f"file://{'' if name.startswith('/') else '/'}{name}?mode={mode}"
-    connection = sqlite3.connect(path, timeout=LOCK_POLL_S, isolation_level=None, check_same_thread=False, uri=reads)
-    # Text that is not UTF-8 is read all the same; see `_keep_bytes`.
-    connection.text_factory = lambda text: text.decode("utf-8", "keep_bytes")
-    return connection
+def _reading_uri(path: str) -> str:
+    """Return the URI by which a database is read without the change of a byte; raises OSError."""
+    status = os.stat(path)                  # raises for a link that leads nowhere: a disk may be missing
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("it is no regular file")
+    if status.st_nlink > 1:                 # the log belongs to a name: two names would be two databases
+        raise OSError(f"the file has {status.st_nlink} names (hard links): one too many for safety")
+    may_write = os.access(path, os.W_OK) and os.access(os.path.dirname(path), os.W_OK)
+    # The last reader to leave takes the log away that the first one made, for which it has to write, as has
+    # who undoes what a writer that died left half done.  Who may not does without, if nobody seems to write.
+    has_log, has_journal = os.path.exists(path + "-wal"), os.path.exists(path + "-journal")
+    mode = "ro" if has_log or has_journal and not may_write else "rw" if may_write else "ro&immutable=1"
+    name = urllib.parse.quote(os.fsencode(path.replace(os.sep, "/")))
+    return f"file://{'' if name.startswith('/') else '/'}{name}?mode={mode}"
 
 
 class SqlitePlace:
-    """A folder of SQLite files, one a model."""
+    """A folder, `shown`, of SQLite files, one a model."""
 
     def __init__(self, folder: str, patience: Patience) -> None:
         self.shown, self._patience = folder, patience
 
     def prepare(self, writes: bool = True) -> None:
         """Make the folder if it `writes`; raises ValueError or OSError if it cannot be used."""
-        needed, what = (os.W_OK, "written") if writes else (os.R_OK, "read")
         if os.path.exists(self.shown) and not os.path.isdir(self.shown):
             raise ValueError(f"{escape(self.shown)} is a file; --db takes the folder of the databases")
         if writes:
             os.makedirs(self.shown, exist_ok=True)
+        needed, what = (os.W_OK, "written") if writes else (os.R_OK, "read")
         if os.path.isdir(self.shown) and not os.access(self.shown, needed | os.X_OK):
             raise PermissionError(errno.EACCES, f"Permission denied: it may not be {what}", self.shown)
 
@@ -1109,187 +1194,107 @@ class SqlitePlace:
         """Return the files of the databases; absolute, as some SQLites take `file:…` for a URI."""
         return [os.path.join(os.path.abspath(self.shown), self.name(schema)) for schema in schemas]
 
+    @_sqlite_errors()
     def for_writing(self, schema: Schema, keeps_keys: bool = True) -> SqliteTable:
-        """Return the table, made if it is missing, see SqliteTable.create."""
-        if stored := self.for_reading(schema):      # nothing is changed before it is known to be ours
+        """Return the table, made if it is missing; nothing is changed before it is known to be ours."""
+        if stored := self.for_reading(schema):
             stored.close()
-        return self._open(schema, _connect, lambda table: table.create(keeps_keys))
+        table = SqliteTable(schema, *self.paths([schema]), self._patience, keeps_keys)
+        return keep_if(SqliteTable.create, table)
 
+    @_sqlite_errors()
     def for_reading(self, schema: Schema) -> SqliteTable | None:
         """Return the table, which is not written to, or None where there is none."""
-        return self._open(schema, functools.partial(_connect, reads=True), SqliteTable.check_shape)
-
-    @sqlite_errors()
-    def _open(self, schema: Schema, connect: Callable, check: Callable) -> SqliteTable | None:
         path, = self.paths([schema])
-        with contextlib.ExitStack() as stack:
-            if connection := connect(path):
-                table = SqliteTable(schema, path, connection, self._patience)
-                stack.callback(table.close)
-                if check(table):
-                    stack.pop_all()         # it stays open
-                    return table
-        return None
+        if not os.path.lexists(path):
+            return None
+        return keep_if(SqliteTable.check_shape, SqliteTable(schema, path, self._patience, reads=True))
 
 
-class SqliteTable:
-    """One schema's table in its database, through one connection, for one thread at a time."""
+class SqliteTable(Table):
+    """A table in a file of SQLite; an empty path means a private one, which is gone when it is closed."""
 
-    def __init__(self, schema: Schema, path: str, connection: sqlite3.Connection, patience: Patience) -> None:
-        """An empty path means a private table, which is gone when it is closed."""
-        self.schema, self.last_id = schema, 0
-        self._path, self._connection, self._patience = path, connection, patience
-        self._names = ", ".join(f'"{name}"' for name in schema.names)
-        # {key: id} by place: all unique keys, or those of irregular texts, which no index finds.
-        self._keys: dict[int, dict[str, int]] = {}
-        self._has_all_keys = False
-        # The file's identity, the journal mode to go back to, what changes when another connection writes.
-        self._file = self._mode = self._version = None
+    TYPES = {Kind.ID: "INTEGER PRIMARY KEY", Kind.COUNT: "INTEGER", Kind.REFERENCE: "INTEGER",
+             Kind.TEXT: "TEXT", Kind.EMAIL: "TEXT", Kind.PRICE: "REAL"}
+    ABORTS = False
+    # What keeps a field's values as they are, whatever it is called (sqlite.org/datatype3.html, 3.1).
+    INTEGER = r"(?!.*(CHAR|CLOB|TEXT|REAL|FLOA|DOUB)|STR)(.*(INT|NUM|DEC|BLOB).*)?"
+    FITTING = {"INTEGER": INTEGER, "INTEGER PRIMARY KEY": INTEGER + " PRIMARY KEY",
+               "TEXT": "(.*(CHAR|CLOB|TEXT|BLOB).*)?", "REAL": "(.*(REAL|FLOA|DOUB|NUM|DEC|INT|BLOB).*)?"}
+    # What `it` is (the last row counts), and its columns without generated ones.
+    LOOK = """
+        WITH there AS (SELECT name, type FROM sqlite_master
+            WHERE type IN ('table', 'view') AND name NOT GLOB 'sqlite_*'),
+            columns AS (SELECT name, type, pk FROM pragma_table_info('{table}'))
+        SELECT 'it', 'missing, as this is somebody else''s database: it holds ' || group_concat(name, ', ')
+            FROM there UNION ALL SELECT 'it', 'a ' || type FROM there WHERE lower(name) = '{table}'
+        UNION ALL SELECT lower(name), upper(type) || CASE WHEN pk AND pk = (SELECT sum(pk) FROM columns)
+            THEN ' PRIMARY KEY' ELSE '' END FROM columns"""
+    CREATE = "CREATE TABLE IF NOT EXISTS {table} ({columns})"
+    LOWER = 'lower("{0}")'
+    # Only what has more bytes than characters is looked at closely.
+    IRREGULAR = f"""length("{{0}}") <> length(CAST("{{0}}" AS BLOB)) AND "{{0}}" GLOB '*[^ -~{STABLE}]*'"""
+    INDEXES = {"lookup": f"({LOWER})", "irregular": f'("{{0}}") WHERE {IRREGULAR}'}
 
-    def _execute(self, sql: str, values: Sequence[object] = (), **words: str) -> sqlite3.Cursor:
+    def __init__(self, schema: Schema, path: str, patience: Patience, keeps_keys: bool = False,
+                 reads: bool = False) -> None:
+        super().__init__(schema, f"{schema.table}.db", patience, keeps_keys)
+        self._path, self._file, self._mode = path, None, None       # its identity, the journal mode it had
+        self._connection = sqlite3.connect(_reading_uri(path) if reads else path, uri=reads,
+                                           timeout=LOCK_POLL_S, isolation_level=None, check_same_thread=False)
+        # Text that is not UTF-8 is read all the same; see `_keep_bytes`.
+        self._connection.text_factory = lambda text: text.decode("utf-8", "keep_bytes")
+
+    def _run(self, sql: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         """Run a statement, again while another program holds a lock: the only door to the database."""
-        sql = sql.format(table=self.schema.table, names=self._names, **words)
-        with sqlite_errors():
-            return self._patience.insist(
-                f"{self.schema.table}.db", lambda: self._connection.execute(sql, values),
-                lambda error: isinstance(error, sqlite3.OperationalError) and "locked" in str(error))
+        attempt = _sqlite_errors()(lambda: self._connection.execute(sql, values))
+        return self._patience.insist(self._name, attempt)
 
-    def create(self, keeps_keys: bool) -> bool:
-        """Make the table if it is missing; log ahead and sync at every commit (sqlite.org/wal.html).
+    def _read(self, sql: str, values: Sequence[object] = ()) -> Iterator[tuple]:
+        with _sqlite_errors():
+            yield from self._run(sql, values)
 
-        With `keeps_keys` those of a table that is empty now are kept in memory while nobody else writes.
-        """
+    def _execute(self, sql: str) -> list[tuple]:
+        return list(self._read(sql))
+
+    def _select(self, what: str, value: str, among: Iterable[object]) -> Iterator[tuple]:
+        sql = f"SELECT {what} FROM {self._table} WHERE {value} IN (SELECT value FROM json_each(?))"
+        return self._read(sql, [json.dumps(list(among), ensure_ascii=False)])
+
+    @_sqlite_errors()
+    def create(self) -> bool:
+        """Make the table if it is missing; log ahead and sync at every commit (sqlite.org/wal.html)."""
         if self._path:
-            self._file, self._mode = os.stat(self._path), self._execute("PRAGMA journal_mode").fetchone()[0]
-            if (mode := self._execute("PRAGMA journal_mode=WAL").fetchone()[0]) != "wal":
-                raise StorageError(f"write-ahead logging cannot be used here (the journal mode stays {mode})")
-        for pragma in PRAGMAS:
-            self._execute(f"PRAGMA {pragma}")
+            self._file, ((self._mode,),) = os.stat(self._path), self._execute("PRAGMA journal_mode")
+        found = [self._execute(f"PRAGMA {pragma}") for pragma in PRAGMAS]
+        if self._path and found[0] != [("wal",)]:
+            raise StorageError(f"write-ahead logging cannot be used here (the journal mode stays {self._mode})")
+        return super().create()
+
+    def _begin(self) -> tuple[int, object]:
         self._execute("BEGIN IMMEDIATE")
-        if not self.check_shape():
-            columns = ", ".join(f'"{each.name}" {COLUMN_TYPES[each.kind]}' for each in self.schema.fields)
-            self._execute(CREATE_TABLE, columns=columns)
-        self._read_keys(uses_indexes=not keeps_keys or self.find_last_id() > 0)
-        self._execute("COMMIT")
-        return True
+        version = self._execute("PRAGMA data_version")          # another one when somebody else wrote
+        return self.last_id if version == self._version else self.find_last_id(), version
 
-    def check_shape(self) -> bool:
-        """Return whether the table is there; raises StorageError, saying why, if it cannot be used."""
-        table, found = self.schema.table, dict(self._execute(TABLES))
-        if not found:
-            return False
-        if found.get(table.lower()) != "table":
-            what = "it is a view" if table.lower() in found else f"it holds {', '.join(sorted(found)[:5])}"
-            raise StorageError(f"somebody else's database: {escape(what, 200)}, and no table {table}")
-        columns = self._execute('PRAGMA table_info("{table}")').fetchall()      # without generated ones
-        declared = {name.casefold(): kind.upper() for _, name, kind, *_ in columns}
-        wanted = {each.name: COLUMN_TYPES[each.kind].split()[0] for each in self.schema.fields}
-        wrong = [f"{name} is {declared[name]} and not {kind}" if name in declared else f"no column {name}"
-                 for name, kind in wanted.items() if not re.match(FITTING[kind], declared.get(name, "-"))]
-        if wrong or [column[1].casefold() for column in columns if column[5]] != ["id"]:
-            what = escape("; ".join(wrong) or "id is not its primary key", 300)
-            raise StorageError(f"its table {table} cannot be used: {what}")
-        return True
+    def _insert(self, rows: Sequence[tuple], conflict: str = "ABORT") -> int:
+        marks, size = f"({','.join('?' * len(rows[0]))})", VALUES_MAX // len(rows[0])
+        sql, count = f"INSERT OR {conflict} INTO {self._table} ({self._columns}) VALUES ", 0
+        for start in range(0, len(rows), size):         # each gives the GIL up once, executemany once a row
+            part = rows[start:start + size]
+            values = list(itertools.chain.from_iterable(part))
+            count += self._run(sql + ",".join([marks] * len(part)), values).rowcount
+        return count
 
-    def find_last_id(self) -> int:
-        """Return the largest stored id, 0 if there is none."""
-        return self._execute(SELECT_LAST_ID).fetchone()[0] or 0
+    def _update(self, rows: Sequence[tuple]) -> int:
+        sql = f"UPDATE OR ABORT {self._table} SET {self._columns.replace(',', ' = ?,')} = ? WHERE id = ?"
+        return sum(self._run(sql, (*row, row[0])).rowcount for row in rows)
 
-    def begin(self) -> None:
-        """Begin a transaction, alone among all writers and seeing all that was committed."""
-        self._execute("BEGIN IMMEDIATE")
-        if self._execute("PRAGMA data_version").fetchone() != self._version:        # somebody else wrote
-            self._read_keys(uses_indexes=True)
-
-    def _read_keys(self, uses_indexes: bool) -> None:
-        """Read all keys, or those that no index finds; to make these takes a second a million records."""
-        self._version = self._execute("PRAGMA data_version").fetchone()
-        self.last_id, self._has_all_keys = self.find_last_id(), not uses_indexes
-        for place, name in self.schema.unique.items():
-            for sql in CREATE_INDEXES * uses_indexes:
-                self._execute(sql, column=name)
-            with sqlite_errors():
-                cursor = self._execute(SELECT_KEYS + IRREGULAR * uses_indexes, column=name)
-                self._keys[place] = {unique_key(text): id_ for text, id_ in cursor if isinstance(text, str)}
-
-    def find_rows(self, ids: Iterable[int]) -> dict[int, tuple]:
-        """Return the stored ones of these records by id."""
-        return {row[0]: row for row in self._select(self._names, "id", ids)}
-
-    def find_ids(self, ids: Iterable[int]) -> set[int]:
-        """Return which of these ids are stored."""
-        return {row[0] for row in self._select("id", "id", ids)}
-
-    def find_holders(self, place: int, keys: Collection[str]) -> dict[str, int]:
-        """Return {key: id} of those unique keys that a stored record holds in the field at `place`."""
-        if not self._keys:                  # opened for reading, perhaps without indexes
-            self._read_keys(uses_indexes=False)
-        held, column = self._keys[place], f'"{self.schema.names[place]}"'
-        holders = {} if held.keys().isdisjoint(keys) else {key: held[key] for key in keys if key in held}
-        if not self._has_all_keys:
-            for text, id_ in self._select(f"{column}, id", f"lower({column})", keys):
-                holders.setdefault(unique_key(text), id_)
-        return holders
-
-    def _select(self, what: str, value: str, values: Iterable[object]) -> Iterator[tuple]:
-        values = list(values)
-        for start in range(0, len(values), VALUES_MAX):
-            part = values[start:start + VALUES_MAX]
-            marks = ",".join("?" * len(part))
-            with sqlite_errors():
-                yield from self._execute(SELECT_WHERE, part, what=what, value=value, marks=marks).fetchall()
-
-    def insert(self, rows: Sequence[tuple], keys: Mapping[int, Sequence[str]]) -> None:
-        """Insert records and their keys by place: all, or none and ConstraintError."""
-        width, ids = len(rows[0]), [row[0] for row in rows]
-        values = list(itertools.chain.from_iterable(rows))
-        step, marks = VALUES_MAX // width * width, f",({','.join('?' * width)})"
-        # Each statement gives the GIL up once, executemany once a row.
-        parts = (values[start:start + step] for start in range(0, len(values), step))
-        self._store(len(ids), (self._execute(INSERT_ROWS, part, rows=(marks * (len(part) // width))[1:])
-                               for part in parts))
-        self.last_id = max(self.last_id, max(ids))
-        for place, texts in keys.items():
-            if self._has_all_keys or any(IRREGULAR_TEXT.search(row[place]) for row in rows):
-                self._keys[place].update(zip(texts, ids))
-
-    def replace(self, rows: Sequence[tuple]) -> None:
-        """Put these rows in the place of the stored ones with their ids: all, or none and ConstraintError."""
-        before = self.find_rows(row[0] for row in rows)
-        settings = self._names.replace(",", " = ?,") + " = ?"
-        self._store(len(rows), (self._execute(UPDATE_ROW, (*row, row[0]), settings=settings) for row in rows))
-        for place, held in self._keys.items():
-            forget_keys(held, place, before)
-            held.update((unique_key(row[place]), row[0]) for row in rows
-                        if self._has_all_keys or IRREGULAR_TEXT.search(row[place]))
-
-    def _store(self, count: int, statements: Iterator[sqlite3.Cursor]) -> None:
-        """Run statements that change `count` rows; undo them if they do not (a trigger may skip some)."""
-        if count > 1:                       # the statement for a single row undoes itself
-            self._execute("SAVEPOINT part")
-        try:
-            if sum(cursor.rowcount for cursor in statements) < count:
-                raise ConstraintError("a trigger of the table skipped a record")
-        except ConstraintError:
-            if count > 1:
-                self._execute("ROLLBACK TO part")
-            raise
-        if count > 1:
-            self._execute("RELEASE part")
-
+    @_sqlite_errors()
     def commit(self) -> None:
         """Commit and sync; raises if that is in doubt, or the file is no longer where readers look for it."""
         self._execute("COMMIT")
-        with sqlite_errors():
-            if self._file and not os.path.samestat(self._file, os.stat(self._path)):
-                raise StorageError("the file was replaced while it was open")       # SQLite would not tell
-
-    def scan(self, size: int) -> Iterator[list[tuple]]:
-        """Yield all stored records by id, `size` rows at a time, as they were at one moment."""
-        with sqlite_errors():
-            cursor = self._execute(SELECT_ALL)
-            while rows := cursor.fetchmany(size):
-                yield rows
+        if self._file and not os.path.samestat(self._file, os.stat(self._path)):
+            raise StorageError("the file was replaced while it was open")       # SQLite would not tell
 
     def abort(self) -> None:
         """Make the call that is waiting in another thread fail."""
@@ -1304,64 +1309,46 @@ class SqliteTable:
         self._connection.close()
 
 
-class TrialTable:
-    """A table that is only read, and a private one that takes what would be inserted: a dry run.
+class TrialTable(SqliteTable):
+    """A private table that takes what would be stored, beside the stored one, which is only read: a dry run.
 
     If the stored records are themselves the source (--verify), they count only where others refer to them.
     """
 
     def __init__(self, place: Any, patience: Patience, is_source: bool, schema: Schema, *_: object) -> None:
-        stored = place.for_reading(schema)
-        self._private = SqliteTable(schema, "", _connect(""), patience)
-        self._private.create(keeps_keys=True)
-        self._tables = [stored, self._private] if stored else [self._private]
-        self._compared = [self._private] if is_source else self._tables
-        self.last_id, self._is_open = WHOLE_MAX, False      # any id may be stored
+        super().__init__(schema, "", patience, keeps_keys=True)
+        self.create()
+        nothing = keep_if(SqliteTable.create, SqliteTable(schema, "", patience))
+        self._stored, self._is_source = place.for_reading(schema) or nothing, is_source
 
-    def __getattr__(self, name: str) -> Any:
-        """Return what the private table does alone: begin, insert, commit."""
-        return getattr(self._private, name)
+    def begin(self) -> None:
+        """Begin a transaction; any id may be stored already, but those of a source grow."""
+        super().begin()
+        self.last_id = self.last_id if self._is_source else WHOLE_MAX
 
     def find_rows(self, ids: Collection[int]) -> dict[int, tuple]:
         """Return the records that are stored, or would be, by id."""
-        tables = self._compared if self._is_open else self._tables
-        return dict(pair for table in tables for pair in table.find_rows(ids).items())
-
-    def begin(self) -> None:
-        """Begin a transaction."""
-        self._is_open = True
-        self._private.begin()
-
-    def commit(self) -> None:
-        """Commit."""
-        self._is_open = False
-        self._private.commit()
+        return self._stored.find_rows(ids) | super().find_rows(ids)
 
     def find_holders(self, place: int, keys: Collection[str]) -> dict[str, int]:
         """Return {key: id} of the keys that are, or would be, held; a replaced record's old key is free."""
-        holders: dict[str, int] = {}
-        for table in self._compared:        # the private one is the last
-            replaced = table.find_ids(holders.values())
-            holders = {key: id_ for key, id_ in holders.items() if id_ not in replaced}
-            holders.update(table.find_holders(place, keys))
-        return holders
+        stored = {} if self._is_source else self._stored.find_holders(place, keys)
+        replaced = super().find_rows(stored.values())
+        stored = {key: id_ for key, id_ in stored.items() if id_ not in replaced}
+        return stored | super().find_holders(place, keys)
 
-    def replace(self, rows: Sequence[tuple]) -> None:
-        """Let these rows stand where stored ones stand."""
-        known = self._private.find_ids(row[0] for row in rows)
-        if new := [row for row in rows if row[0] not in known]:
-            self._private.insert(new, {})
-        self._private.replace(rows)         # also takes the keys
+    def _update(self, rows: Sequence[tuple]) -> int:
+        return self._insert(rows, "REPLACE")            # some stand in the stored table alone
 
     def abort(self) -> None:
         """Make the call that is waiting in another thread fail."""
-        for table in self._tables:
-            table.abort()
+        self._stored.abort()
+        super().abort()
 
     def close(self) -> None:
         """Close both."""
-        for table in self._tables:
-            table.close()
+        self._stored.close()
+        super().close()
 
 
 # ---------------------------------------------------------------------------------------- Storage: PostgreSQL
@@ -1372,48 +1359,8 @@ class TrialTable:
 CONNECTION = {"connect_timeout": "10", "keepalives_idle": "10", "keepalives_interval": "5",
               "keepalives_count": "3", "tcp_user_timeout": "25000", "client_encoding": "utf8"}
 # Stricter than libpq, to which `u:1/s@h` is port 1, database `s@h`: no piece of a password may be shown.
-URL_FORM = re.compile(
-    r"(?=[^\x00-\x20\x7f]*\Z)postgres(?:ql)?://(?:[^@/:]*(?::[^@/]*)?@)?(?:%2[Ff][^@/?]*)?"
-    r"(?P<name>(?:\[[^][@/?]*\]|[^][@/:?]|:[0-9]*(?=[,/?]|$))*(?:/[^@?]*)?)(?:\?(?:[a-z_]+=[^@&]*(?:&|$))*)?")
+URL_FORM = re.compile(r"\w+://([^@/?\x00-\x20\x7f]*@)?[^@\x00-\x20\x7f]*")
 URL_SECRET = re.compile(r"(?<=[?&])\w*(?:password|secret|scram)\w*=[^&]*&?|(?<=://)([^@/:]*):[^@/]*(?=@)")
-PG_TYPES = {Kind.ID: "bigint PRIMARY KEY", Kind.COUNT: "bigint", Kind.REFERENCE: "bigint",
-            Kind.PRICE: "double precision", Kind.TEXT: "text", Kind.EMAIL: "text"}
-# The encoding, what `it` is (the last row counts), its columns in the words of PG_TYPES, and its indexes.
-LOOK = """
-    WITH it AS (SELECT * FROM pg_class WHERE oid = to_regclass('"{table}"'))
-    SELECT 'the encoding', current_setting('server_encoding')
-    UNION ALL SELECT 'it', 'missing, as this is somebody else''s database: it holds ' || min(relname)
-        FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v')
-        AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'e')  -- extension's
-    UNION ALL SELECT 'it', CASE WHEN relkind NOT IN ('r', 'p') OR relispartition THEN 'a view or a partition'
-        WHEN relpersistence <> 'p' THEN 'unlogged or temporary'
-        WHEN relrowsecurity THEN 'under row-level security' ELSE 'a table' END FROM it
-    UNION ALL SELECT attname, concat(format_type(atttypid, atttypmod), (SELECT ' PRIMARY KEY' FROM pg_index
-        WHERE indrelid = attrelid AND indisprimary AND indkey::text = attnum::text))
-        FROM it JOIN pg_attribute ON attrelid = it.oid WHERE attnum > 0 AND attgenerated = ''
-    UNION ALL SELECT indexrelid::regclass::text, 'an index' FROM it JOIN pg_index ON indrelid = it.oid"""
-# Settings end with the transaction, as a connection may be pooled.  Without statistics the planner would read
-# whole tables, 20 times slower; floats come back exactly; a notice is a warning; `Patience` waits in slices.
-SETTINGS = "SET LOCAL enable_seqscan=off; SET LOCAL jit=off; SET LOCAL extra_float_digits=1; "
-BEGIN = (f"BEGIN ISOLATION LEVEL READ COMMITTED; {SETTINGS}SET LOCAL client_min_messages=warning;"
-         ' SET LOCAL lock_timeout=500; LOCK TABLE "{table}" IN SHARE ROW EXCLUSIVE MODE;'
-         " SET LOCAL lock_timeout=30000; SELECT set_config('synchronous_commit', 'on', true)"
-         " WHERE current_setting('synchronous_commit') = 'off'; ")
-LAST = 'SELECT coalesce(max(id), 0){marks} FROM "{table}"'
-SELECT = 'SELECT {columns} FROM "{table}" '
-AMONG = "WHERE id = ANY ({array}::bigint[])"
-SELECT_TEXTS = 'SELECT "{column}", id FROM "{table}" '
-HAS_KEY = 'WHERE lower("{column}" COLLATE "C") = ANY ({array}::text[])'
-HAS_IRREGULAR = f"""WHERE "{{column}}" COLLATE "C" ~ '{IRREGULAR_TEXT.pattern}'"""
-# A number that differs when the irregular texts do.
-MARK = ', (SELECT bit_xor(hashtextextended("{column}" COLLATE "C", id)) FROM "{table}" ' + HAS_IRREGULAR + ")"
-# One after the other: IF NOT EXISTS alone fails for all but one.  A hash takes texts of any length.
-MAKE = ("SET LOCAL lock_timeout=500; SELECT pg_advisory_xact_lock(5432);"
-        ' CREATE TABLE IF NOT EXISTS "{table}" ({definitions}); {indexes}')
-INDEXES = {"{table}_{column}_lookup": 'ON "{table}" USING hash (lower("{column}" COLLATE "C"))',
-           "{table}_{column}_irregular": 'ON "{table}" (id) ' + HAS_IRREGULAR}
-COPY = 'COPY "{table}" ({columns}) FROM STDIN (FORMAT binary)'      # 12-30 times as fast as executemany
-PG_UPDATE = 'UPDATE "{table}" AS t SET {settings} FROM unnest({arrays}) AS n ({columns}) WHERE t.id = n.id'
 IN_DOUBT = "the commit is in doubt, the next load settles it: "
 
 
@@ -1427,15 +1374,17 @@ def _postgres_errors(prefix: str = "") -> Iterator[None]:
         text = "a setting of the URL or of the environment is not valid"        # the error would quote it
         if isinstance(error, psycopg.OperationalError) or getattr(error, "sqlstate", None):
             text = error.diag.message_primary or re.split("connection failed: |FATAL: +", str(error))[-1]
-        kind = ConstraintError if isinstance(error, psycopg.IntegrityError) else StorageError
+        kind = (ConstraintError if isinstance(error, psycopg.IntegrityError) else
+                LockedError if isinstance(error, psycopg.errors.LockNotAvailable) else StorageError)
         raise kind(prefix + " ".join(text.partition("\n")[0].split())) from error
 
 
 class PostgresPlace:
-    """Databases of PostgreSQL: a URL in which {model} stands for what differs between them."""
+    """Databases of PostgreSQL: a URL in which {model} stands for what differs, `shown` without secrets."""
 
     def __init__(self, url: str, patience: Patience) -> None:
-        self._url, self._patience, self._settings, self.shown = url, patience, {}, ""     # no password
+        self._url, self._patience, self._settings = url, patience, {}
+        self.shown = URL_SECRET.sub(lambda secret: secret[1] or "", url).rstrip("?&")
 
     def prepare(self, writes: bool = True) -> None:
         """Import psycopg and check the URL; raises ValueError with what to do, never with a secret."""
@@ -1446,16 +1395,18 @@ class PostgresPlace:
             import psycopg
             logging.getLogger("psycopg").addHandler(logging.NullHandler())      # else on standard error
             self._settings = CONNECTION | psycopg.conninfo.conninfo_to_dict(URL_FORM.fullmatch(self._url)[0])
+            list(map(int, filter(None, self._settings.get("port", "").split(","))))
         except ImportError:
             raise ValueError('a postgresql:// URL needs psycopg 3: pip install "psycopg[binary]"') from None
         except (TypeError, ValueError, psycopg.Error):      # a TypeError where it does not match
             raise ValueError("the URL cannot be read: in a password @ is written %40, / %2F, : %3A") from None
-        self.shown = URL_SECRET.sub(lambda secret: secret[1] or "", self._url).rstrip("?&")
 
     def name(self, schema: Schema) -> str:
         """Return what reports call the database: `db.example/users`, `users` on a socket, `service users`."""
-        name = URL_FORM.fullmatch(self._url)["name"].replace(":5432/", "/").strip("/")
-        name = urllib.parse.unquote(name or f"service {self._settings.get('service', '{model}')}")
+        host, port, name = (self._settings.get(key, "") for key in ("host", "port", "dbname"))
+        name = name or f"service {self._settings.get('service', '{model}')}"
+        if host and not host.startswith("/"):
+            name = f"{host}{':' * bool(port)}{port}/{name}".replace(":5432/", "/")
         name = name.replace("{model}", schema.table)
         # One database may hold all models, in schemas or by roles of their names.
         return escape(name if schema.table in name else f"{name} ({schema.table})", 200)
@@ -1476,48 +1427,76 @@ class PostgresPlace:
         """Return the table, which is not written to, or None where there is none."""
         return self._open(schema, PostgresTable.check_shape)
 
-    def _open(self, schema: Schema, check: Callable[[PostgresTable], Any]) -> PostgresTable | None:
+    def _open(self, schema: Schema, check: Callable[[PostgresTable], object]) -> PostgresTable | None:
         settings = {name: value.replace("{model}", schema.table) for name, value in self._settings.items()}
         answers: list[Any] = []
 
         def run() -> None:
             try:
-                with contextlib.ExitStack() as stack:
-                    table = PostgresTable(schema, self.name(schema), self._patience, settings)
-                    stack.callback(table.close)
-                    answers.append(table if check(table) and stack.pop_all() else None)
+                table = PostgresTable(schema, self.name(schema), self._patience, settings)
+                answers.append(keep_if(check, table))
             except Exception as error:      # for the thread that waits
                 answers.append(error)
 
         # Nothing interrupts libpq while it connects: the thread that does it is left behind instead.
         thread = threading.Thread(target=run, name=threading.current_thread().name, daemon=True)
         thread.start()
-        while thread.is_alive():
+        while thread.is_alive() and not self._patience.hurried():
             thread.join(0.05)
-            if self._patience.hurried():
-                raise StorageError("interrupted while it was opened")
-        if isinstance(answers[0], Exception):
-            raise answers[0]
-        return answers[0]
+        answer = answers[0] if answers else StorageError("interrupted while it was opened")
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
-class PostgresTable:
-    """One schema's table in its database, through one connection of its own, for one thread at a time."""
+class PostgresTable(Table):
+    """A table in a database of PostgreSQL."""
+
+    TYPES = {Kind.ID: "bigint PRIMARY KEY", Kind.COUNT: "bigint", Kind.REFERENCE: "bigint",
+             Kind.PRICE: "double precision", Kind.TEXT: "text", Kind.EMAIL: "text"}
+    FITTING: dict[str, str] = {}            # these alone
+    ABORTS = True
+    # What `it` is (the last row counts), its columns in the words of TYPES, and its indexes.
+    LOOK = """
+        WITH it AS (SELECT * FROM pg_class WHERE oid = to_regclass('"{table}"'))
+        SELECT 'it', 'missing, as this is somebody else''s database: it holds ' || min(relname) FROM pg_class
+            WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v')
+            AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'e') -- extension's
+        UNION ALL SELECT 'it', CASE WHEN relkind NOT IN ('r', 'p') OR relispartition THEN 'a view or partition'
+            WHEN relpersistence <> 'p' THEN 'unlogged or temporary'
+            WHEN relrowsecurity THEN 'under row-level security' ELSE 'a table' END FROM it
+        UNION ALL SELECT 'it', 'in the encoding ' || current_setting('server_encoding') || ' and not UTF8'
+            WHERE current_setting('server_encoding') <> 'UTF8'
+        UNION ALL SELECT attname, concat(format_type(atttypid, atttypmod), (SELECT ' PRIMARY KEY'
+            FROM pg_index WHERE indrelid = attrelid AND indisprimary AND indkey::text = attnum::text))
+            FROM it JOIN pg_attribute ON attrelid = it.oid WHERE attnum > 0 AND attgenerated = ''
+        UNION ALL SELECT indexrelid::regclass::text, 'an index' FROM it JOIN pg_index ON indrelid = it.oid"""
+    # One after the other: IF NOT EXISTS alone fails for all but one.
+    CREATE = ("SET LOCAL lock_timeout=500; SELECT pg_advisory_xact_lock(5432);"
+              " CREATE TABLE IF NOT EXISTS {table} ({columns})")
+    LOWER, IRREGULAR = 'lower("{0}" COLLATE "C")', f""""{{0}}" COLLATE "C" ~ '{IRREGULAR_TEXT.pattern}'"""
+    # A hash takes texts of any length.
+    INDEXES = {"lookup": f"USING hash ({LOWER})", "irregular": f"(id) WHERE {IRREGULAR}"}
+    # A number that differs when the irregular texts do.
+    MARK = f'(SELECT bit_xor(hashtextextended("{{0}}" COLLATE "C", id)) FROM {{1}} WHERE {IRREGULAR})'
+    # Settings end with the transaction, as a connection may be pooled.  Without statistics the planner would
+    # read whole tables, 20 times slower; floats come back exactly; `Patience` waits in slices.
+    SETTINGS = "SET LOCAL enable_seqscan=off; SET LOCAL jit=off; SET LOCAL extra_float_digits=1; "
+    BEGIN = (f"BEGIN ISOLATION LEVEL READ COMMITTED; {SETTINGS}SET LOCAL lock_timeout=500;"
+             " LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE; SET LOCAL lock_timeout=30000;"
+             " SELECT set_config('synchronous_commit', 'on', true)"
+             " WHERE current_setting('synchronous_commit') = 'off'; ")
 
     def __init__(self, schema: Schema, name: str, patience: Patience, settings: Mapping[str, str]) -> None:
         import psycopg
-        self.schema, self.last_id, self._name, self._patience = schema, 0, name, patience
-        self._types = {each.name: PG_TYPES[each.kind] for each in schema.fields}
-        self._warnings, self._marks = [], []    # of the server; of the irregular texts
-        self._irregular: dict[int, dict[str, int]] = {}     # {key: id} of these texts by place, once read
-        self._last = self._sql(LAST, marks="".join(self._sql(MARK, place) for place in schema.unique))
+        super().__init__(schema, name, patience)
+        self._held.are_all = False
+        marks = [self.MARK.format(each, self._table) for each in schema.unique.values()]
+        self._state = f"SELECT {', '.join(['coalesce(max(id), 0)', *marks])} FROM {self._table}"
         with _postgres_errors():
             self._db = psycopg.connect(autocommit=True, prepare_threshold=None, **settings)
+        self._warnings: list[str] = []
         self._db.add_notice_handler(lambda notice: self._warnings.append(notice.message_primary))
-
-    def _sql(self, statement: str, place: int = 0, **words: str) -> str:
-        columns, column = ", ".join(f'"{name}"' for name in self._types), self.schema.names[place]
-        return statement.format(table=self.schema.table, columns=columns, column=column, **words)
 
     def _execute(self, statements: str) -> list[tuple]:
         """Return the rows of the last statement; without BEGIN they are one transaction and round trip."""
@@ -1527,112 +1506,47 @@ class PostgresTable:
                 pass
             return cursor.fetchall() if cursor.description else []
 
-    def _select(self, statement: str, values: Iterable[object] = (), place: int = 0) -> list[tuple]:
-        array = json.dumps(list(values), ensure_ascii=False)[1:-1]      # an array has the same escapes
-        array = "E'{" + array.replace("\\", "\\\\").replace("'", "''") + "}'"
-        return self._execute(SETTINGS + self._sql(statement, place, array=array))
+    def _select(self, what: str, value: str, among: Iterable[object]) -> list[tuple]:
+        array = json.dumps(list(among), ensure_ascii=False)[1:-1]       # an array has the same escapes
+        array = array.replace("\\", "\\\\").replace("'", "''")
+        array = f"E'{{{array}}}'::{'bigint' if value == 'id' else 'text'}[]"
+        return self._execute(f"{self.SETTINGS}SELECT {what} FROM {self._table} WHERE {value} = ANY ({array})")
 
-    def check_shape(self) -> dict[str, str]:
-        """Return what is there, nothing without the table; raises StorageError with what differs."""
-        found = dict(self._execute(self._sql(LOOK)))
-        wanted = {None: {}, "a table": self._types}.get(found.get("it"), {"it": "a table"})
-        wanted = {"the encoding": "UTF8", **wanted}
-        if wrong := [f"{name} is {found.get(name, 'missing')}, not {wanted[name]}"
-                     for name in wanted if found.get(name) != wanted[name]]:
-            raise StorageError(f"table {self.schema.table} cannot be used: {escape('; '.join(wrong), 300)}")
-        return found if found.get("it") else {}
+    def _read(self, sql: str) -> Iterator[tuple]:
+        with _postgres_errors(), self._db.transaction(), self._db.cursor("all", binary=True) as cursor:
+            cursor.itersize = 2000
+            yield from cursor.execute(sql)
 
-    def create(self) -> dict[str, str]:
-        """Make the table and its indexes if they are missing; return what is there then."""
-        indexes = {self._sql(name, place): self._sql(f'CREATE INDEX IF NOT EXISTS "{name}" {use}', place)
-                   for place in self.schema.unique for name, use in INDEXES.items()}
-        if {"it", *indexes} - self.check_shape().keys():
-            definitions = ", ".join(f'"{name}" {kind}' for name, kind in self._types.items())
-            self._insist(self._sql(MAKE, definitions=definitions, indexes="; ".join(indexes.values())))
-        return self.check_shape()
+    def _begin(self) -> tuple[int, object]:
+        with _postgres_errors():
+            self._db.rollback()             # an attempt before this one
+        (last_id, *marks), = self._execute(self.BEGIN.format(table=self._table) + self._state)
+        return last_id, marks
 
-    def find_last_id(self) -> int:
-        """Return the largest stored id, 0 if there is none."""
-        return self._execute(self._last)[0][0]
+    def _insert(self, rows: Sequence[tuple]) -> int:
+        with _postgres_errors(), self._db.cursor() as cursor:
+            with cursor.copy(f"COPY {self._table} ({self._columns}) FROM STDIN (FORMAT binary)") as copy:
+                copy.set_types([kind.removesuffix(" PRIMARY KEY") for kind in self._types.values()])
+                for row in rows:            # 12-30 times as fast as executemany
+                    copy.write_row(row)
+            return cursor.rowcount
 
-    def begin(self) -> None:
-        """Begin a transaction, alone among all writers, that sees all that was committed."""
-        (self.last_id, *marks), = self._insist(self._sql(BEGIN) + self._last)
-        if marks != self._marks:            # others changed irregular texts
-            self._irregular.clear()
-
-    def _insist(self, statements: str) -> list[tuple]:
-        return self._patience.insist(self._name, lambda: self._execute(statements), lambda error: (
-            self.rollback() or getattr(error.__cause__, "sqlstate", "") == "55P03"))    # a lock is not free
-
-    def find_rows(self, ids: Iterable[int]) -> dict[int, tuple]:
-        """Return the stored ones of these records by id."""
-        return {row[0]: row for row in self._select(SELECT + AMONG, ids)}
-
-    def find_ids(self, ids: Iterable[int]) -> set[int]:
-        """Return which of these ids are stored."""
-        return {id_ for id_, in self._select('SELECT id FROM "{table}" ' + AMONG, ids)}
-
-    def find_holders(self, place: int, keys: Collection[str]) -> dict[str, int]:
-        """Return {key: id} of those unique keys that a stored record holds in the field at `place`."""
-        def read(where: str, values: Iterable[str]) -> dict[str, int]:
-            return {unique_key(text): id_ for text, id_ in self._select(SELECT_TEXTS + where, values, place)}
-
-        if place not in self._irregular:
-            self._irregular[place] = read(HAS_IRREGULAR, ())
-        holders, irregular = read(HAS_KEY, keys), self._irregular[place]
-        return {**holders, **{key: irregular[key] for key in keys if key in irregular}}
-
-    @contextlib.contextmanager
-    def _storing(self, columns: Sequence[list], before: Mapping[int, tuple]) -> Iterator[Any]:
-        """Give a cursor to store records, given by columns, in the place of others, by id: all or none."""
-        with _postgres_errors(), self._db.transaction(), self._db.cursor() as cursor:
-            yield cursor                    # in a savepoint
-            if cursor.rowcount != len(columns[0]):
-                raise ConstraintError("a trigger of the table skipped a record")
-        for place, irregular in self._irregular.items():
-            forget_keys(irregular, place, before)
-            irregular.update((unique_key(text), id_) for id_, text in zip(columns[0], columns[place])
-                             if IRREGULAR_TEXT.search(text))
-
-    def insert(self, rows: Sequence[tuple], keys: Mapping[int, Sequence[str]]) -> None:
-        """Insert records, given by columns: all, or none and ConstraintError."""
-        columns = list(zip(*rows))
-        with self._storing(columns, {}) as cursor, cursor.copy(self._sql(COPY)) as copy:
-            copy.set_types([kind.removesuffix(" PRIMARY KEY") for kind in self._types.values()])
-            for row in rows:
-                copy.write_row(row)
-        self.last_id = max(self.last_id, *columns[0])
-
-    def replace(self, rows: Sequence[tuple]) -> None:
-        """Put these rows in the place of the stored ones with their ids: all, or none and ConstraintError."""
-        columns = list(map(list, zip(*rows)))
-        settings = ", ".join(f'"{name}" = n."{name}"' for name in self.schema.names[1:])
+    def _update(self, rows: Sequence[tuple]) -> int:
+        settings = ", ".join(f'"{name}" = n."{name}"' for name in self.schema.names)
         arrays = ", ".join(f"%s::{kind.removesuffix(' PRIMARY KEY')}[]" for kind in self._types.values())
-        with self._storing(columns, self.find_rows(columns[0])) as cursor:
-            cursor.execute(self._sql(PG_UPDATE, settings=settings, arrays=arrays), columns)
+        sql = (f"UPDATE {self._table} AS t SET {settings} FROM unnest({arrays}) AS n ({self._columns})"
+               " WHERE t.id = n.id")
+        with _postgres_errors(), self._db.cursor() as cursor:
+            return cursor.execute(sql, [list(column) for column in zip(*rows)]).rowcount
 
     def commit(self) -> None:
         """Return when the server has said that the transaction is committed, and on its disk."""
-        (_, *self._marks), = self._execute(self._last)
+        (_, *self._version), = self._execute(self._state)
         self._warnings.clear()
         with _postgres_errors(IN_DOUBT):
             status = self._db.execute("COMMIT").statusmessage
         if status != "COMMIT" or self._warnings:        # ROLLBACK; or a standby was not waited for
             raise StorageError(IN_DOUBT + ", ".join([f"the server said {status}", *self._warnings]))
-
-    def rollback(self) -> None:
-        """Undo what is not committed."""
-        self._marks = []
-        with contextlib.suppress(StorageError), _postgres_errors():
-            self._db.rollback()
-
-    def scan(self, size: int) -> Iterator[list[tuple]]:
-        """Yield all stored records by id, `size` rows at a time, as they were at one moment."""
-        with _postgres_errors(), self._db.transaction(), self._db.cursor("all", binary=True) as cursor:
-            cursor.execute(self._sql(SELECT + "ORDER BY id"))
-            while rows := cursor.fetchmany(size):
-                yield rows
 
     def abort(self) -> None:
         """Make the call that is waiting in another thread fail."""
@@ -1743,7 +1657,7 @@ def settle(batch: Batch, table: Any) -> None:
         for position in same:
             batch.verdicts[position] = UNCHANGED
     suspects = set(positions_of({*stored, *twice}, ids))
-    holders: dict[int, dict[str, int]] = {}             # the ids of the stored records that hold keys, by place
+    holders = HeldKeys()                    # which stored records hold the batch's keys
     for place, keys in batch.keys.items():
         left = [key for position, key in enumerate(keys) if position not in same] if same else keys
         holders[place] = table.find_holders(place, left)
@@ -1758,7 +1672,7 @@ def settle(batch: Batch, table: Any) -> None:
 
 
 def _judge_suspects(batch: Batch, rows: list[tuple], suspects: list[int], stored: dict[int, tuple],
-                    holders: dict[int, dict[str, int]], table: Any) -> set[int]:
+                    holders: HeldKeys, table: Any) -> set[int]:
     """Decide the suspects in input order; return the positions of those that are not to be inserted.
 
     `stored` and `holders` are kept as they are after each record.  What replaces a stored row is stored here,
@@ -1774,10 +1688,7 @@ def _judge_suspects(batch: Batch, rows: list[tuple], suspects: list[int], stored
         elif problems := _find_clashes(batch, position, row, before, holders, known):
             batch.clashes[position] = problems
         elif is_sound:
-            for place, keys in batch.keys.items():
-                if before and holders[place].get(key := unique_key(str(before[place]))) == id_:
-                    del holders[place][key]             # free from now on
-                holders[place][keys[position]] = id_
+            holders.exchange([before] if before else [], [row])
             stored[id_] = known[id_] = row
             if before is None:
                 inserted[id_] = position
@@ -1794,7 +1705,7 @@ def _judge_suspects(batch: Batch, rows: list[tuple], suspects: list[int], stored
 
 
 def _find_clashes(batch: Batch, position: int, row: tuple, before: tuple | None,
-                  holders: Mapping[int, Mapping[str, int]], known: Mapping[int, tuple]) -> list[Problem]:
+                  holders: HeldKeys, known: Mapping[int, tuple]) -> list[Problem]:
     """Return why a record cannot stand beside the others: its id has other content, a key another holder."""
     problems = []
     if before and not batch.replaces and row != before:
@@ -2270,26 +2181,26 @@ class Loader:
 # All printing, and the files of rejected records.  The main thread alone runs it, on answered batches.
 
 LISTED_MAX = 1000                   # records of a model up to which each is listed; of more only
-REJECTED_LISTED_MAX = 5             # so many rejected ones
+REJECTED_LISTED_MAX = 5             # so many that were not stored
 CELL_WIDTH = 40                     # of a listed record
-MARKS = {INSERTED: "✓", REPLACED: "↻", UNCHANGED: "=", REJECTED: "✗", FAILED: "!"}
-COLOURS = {INSERTED: "32", REPLACED: "32", UNCHANGED: "2", REJECTED: "31", FAILED: "1;31"}
+LINE_END = re.compile("\r\n?|\n")
+PROGRESS_S = 0.1                    # between two looks at how far it is
+BAR_COLUMNS = 69                    # what is longer loses words
+COLOURS = dict(zip(VERDICTS, ("32", "32", "2", "31", "1;31")))          # SGR codes
 VERIFY_WORDS = {INSERTED: "sound", REJECTED: "broken", FAILED: FAILED}
 
 
 class Output:
-    """Standard output: what it cannot show is escaped; a reader who leaves ends nothing but the printing."""
+    """Standard output, and a bar on standard error; a reader who leaves ends nothing but the printing."""
 
     def __init__(self, stream: Any) -> None:
-        self.error: str | None = None if stream else "standard output is closed"
-        self._stream, self._is_terminal = stream, bool(stream) and stream.isatty()
-        try:
-            "".join(MARKS.values()).encode(getattr(stream, "encoding", None) or "utf-8")
-            self.marks = MARKS
-        except UnicodeError:                # this terminal shows none of them
-            self.marks = dict(zip(VERDICTS, "+~=x!"))
-        is_plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
-        self._has_colour = self._is_terminal and not is_plain
+        self.error = None if stream else "standard output is closed"
+        self._stream, self._is_terminal, self._bar = stream, bool(stream) and stream.isatty(), ""
+        is_dumb = os.environ.get("TERM") == "dumb"
+        self._has_colour = self._is_terminal and not is_dumb and "NO_COLOR" not in os.environ
+        self.has_bar = bool(sys.stderr) and sys.stderr.isatty() and not is_dumb
+        is_unicode = (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
+        self.marks = dict(zip(VERDICTS, "✓↻=✗!" if is_unicode else "+~=x!"))
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
@@ -2299,21 +2210,33 @@ class Output:
 
     def wrap(self, line: str) -> str:
         """Return a line, on a terminal wrapped at words."""
-        if not self._is_terminal:
-            return line
-        import textwrap                     # seldom needed
+        import textwrap                     # not at every start
         return textwrap.fill(line, os.get_terminal_size().columns or 80, subsequent_indent=" " * 8,
-                             break_long_words=False, break_on_hyphens=False)
+                             break_long_words=False, break_on_hyphens=False) if self._is_terminal else line
 
-    def table(self, rows: Sequence[Sequence[str]], left: int) -> list[str]:
-        """Return rows as lines in columns, the first row a heading, the first `left` columns to the left."""
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        head, *lines = ["  ".join(f"{cell:{'<' if place < left else '>'}{width}}" for place, (cell, width)
-                                  in enumerate(zip(row, widths))).rstrip() for row in rows]
-        return [self.paint(head), *lines]
+    def table(self, rows: Sequence[Sequence[str]], left: int, colours: Mapping[int, str]) -> list[str]:
+        """Return rows as lines, the first a heading, `left` columns to the left; counts but 0 get colours."""
+        widths, lines = [max(map(len, column)) for column in zip(*rows)], []
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row[:left], widths)]
+            cells += [cell.rjust(width) for cell, width in zip(row[left:], widths[left:])]
+            for place in [place for place in colours if lines and row[place] != "0"]:
+                cells[place] = self.paint(cells[place], colours[place])
+            lines.append("  ".join(cells).rstrip())
+        return [self.paint(lines[0]), *lines[1:]]
+
+    def draw(self, bar: str) -> None:
+        """Show a bar in place of the last one, where standard error is a terminal."""
+        if self.has_bar and bar != self._bar:
+            self._bar = bar
+            with contextlib.suppress(OSError, ValueError):
+                sys.stderr.write(f"\r\x1b[K{bar}")
+                sys.stderr.flush()
 
     def write(self, text: str) -> None:
-        """Print; an error ends all printing."""
+        """Print, in place of the bar; an error ends all printing."""
+        if text:
+            self.draw("")
         try:
             if self._stream:
                 self._stream.write(text)
@@ -2326,236 +2249,269 @@ class Output:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def complain(*messages: str | None) -> None:
+    """Print messages on standard error."""
+    for message in filter(None, messages):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write(f"distributed_inserts: {message}\n")
+
+
 def json_line(value: object) -> str:
     """Return a value as a line of ASCII without any control character."""
     return json.dumps(value, separators=(",", ":")).replace("\x7f", "\\u007f") + "\n"
 
 
 class Section:
-    """One model's input, and what is known of its records so far."""
+    """One model's input, and what became of its records so far."""
 
-    def __init__(self, source: Any, name: str) -> None:
-        self.source, self.name, self.schema = source, name, source.schema
-        self.read, self.seconds, self._begin = 0, 0.0, time.monotonic()
+    def __init__(self, source: Any, name: str, words: Mapping[str, str]) -> None:
+        self.source, self.name, self.table, self._words = source, name, source.schema.table, words
+        self.seconds, self._begin = 0.0, time.monotonic()
         self.counts, self.why = Counter(), Counter()    # by verdict; rejected ones by field and code
-        self.held: list[tuple] = []         # of `records`: to be listed at the end
-        self.told: set[str | None] = {None}             # reasons of failures: each is listed once
-        self._is_odd = False                # whether a byte was met that is no text
+        self.held: list[tuple[Batch, int]] = []         # records to be listed, by their positions
         self.failure: str | None = None     # the first reason why records failed
+        self._is_odd = False                # whether a byte was met that is no text
 
     def count(self, batch: Batch) -> None:
         """Count an answered batch's records, and why some of them were rejected."""
-        self.read, self.seconds = self.read + batch.size, time.monotonic() - self._begin
+        self.seconds = time.monotonic() - self._begin
         self.counts.update(batch.verdicts)
         self.failure = self.failure or batch.failure or next(iter(batch.unsettled.values()), None)
         for position, problems in batch.problems.items():
             waits = all(problem.waits for problem in problems)
-            self.why.update(sorted({"only waits for a rejected parent" if waits else
-                                    f"{problem.field or 'record'} {problem.code}" for problem in problems}))
-            for problem in () if self._is_odd else problems:
-                if self.source.identity and problem.detail.startswith("the byte"):
-                    self._is_odd, place = True, self.source.place(batch.line(position))
-                    self.source.notices.append(
-                        f"{place}: {problem.detail[:13]} is not {self.source.encoding.upper()}: if the file comes from"
-                        " Windows, load it with --encoding cp1252")
+            self.why.update(["only waits for a rejected parent"] if waits else
+                            sorted({f"{problem.field or 'record'} {problem.code}" for problem in problems}))
+            byte = next((each.detail[:13] for each in problems if each.detail.startswith("the byte")), None)
+            if byte and self.source.identity and not self._is_odd:      # its first one, if it is a file
+                self._is_odd, place = True, self.source.place(batch.line(position))
+                what = f"{byte} is not {self.source.encoding.upper()}"
+                self.source.notices.append(
+                    f"{place}: {what}: if the file comes from Windows, load it with --encoding cp1252")
 
-    def records(self, batch: Batch, everything: bool) -> Iterator[tuple]:
-        """Yield an answered batch's records, everything or the rejected and failed ones, each as a tuple.
-
-        That is its position, what a line of JSON about it begins with, its place, its cells and its outcome.
-        """
-        bad = range(batch.size) if batch.failure else sorted({*batch.problems, *batch.unsettled})
-        for position in range(batch.size) if everything else bad:
-            line, cells = batch.line(position), [column[position] for column in batch.cells]
-            head = {"model": self.schema.table, "source": self.source.name, self.source.unit: line}
-            if batch.block.first_item is not None:
-                head["item"] = batch.block.first_item + batch.part.start + position
-            id_ = next((ids[position] for ids in batch.columns[:1] if ids[position] is not None), cells[0])
-            head["id"] = id_ if id_ is None or isinstance(id_, (int, str)) else format_value(id_)
-            yield position, head, self.source.place(line), cells, batch.outcome(position)
+    def describe(self, batch: Batch, position: int) -> dict[str, Any]:
+        """Return what a line of JSON says of a record."""
+        told = {"model": self.table, "source": self.source.name, self.source.unit: batch.line(position)}
+        if batch.block.first_item is not None:
+            told["item"] = batch.block.first_item + batch.part.start + position
+        id_ = batch.columns[0][position] if batch.columns else None
+        id_ = batch.cells[0][position] if id_ is None else id_
+        told["id"] = id_ if id_ is None or isinstance(id_, (int, str)) else format_value(id_)
+        verdict, problems, reason = batch.outcome(position)
+        told["verdict"], told["problems"] = self._words[verdict], [
+            {"field": each.field, "code": each.code, "message": each.message} for each in problems]
+        return {**told, "reason": reason} if reason else told
 
 
 class Report:
-    """Lists records, prints the summary, passes the rejected ones on."""
+    """Lists records, prints the summary, shows how far it is."""
 
     def __init__(self, sources: Sequence[Any], place: Any, options: argparse.Namespace, out: Output,
-                 rejects: Rejects | None, watch: Watch, progress: Progress) -> None:
+                 rejects: Rejects | None, watch: Watch, patience: Patience) -> None:
         self._options, self._out, self._rejects, self._watch = options, out, rejects, watch
-        self.sections = [Section(source, place.name(source.schema)) for source in sources]
-        self._draw, self.progress = progress.draw, functools.partial(progress.show, self.sections)
+        self._patience, self._begin, self._looked_at = patience, time.monotonic(), time.monotonic()
         self._words = VERIFY_WORDS if options.verify else {
             word: word for word in VERDICTS if word != REPLACED or options.replace or options.json}
+        self.sections = {source.schema.table: Section(source, place.name(source.schema), self._words)
+                         for source in sources}
+        self.counts: Counter[str] = Counter()           # of all records by verdict
+        self._waited: set[str] = set()      # for which databases, told once where there is no bar
 
     def add(self, batch: Batch) -> None:
         """Report an answered batch; those of a model come in input order."""
-        section, text = next(each for each in self.sections if each.schema is batch.schema), ""
+        section, options, text = self.sections[batch.schema.table], self._options, ""
         section.count(batch)
+        self.counts.update(batch.verdicts)
+        bad = range(batch.size) if batch.failure else sorted({*batch.problems, *batch.unsettled})
         if self._rejects and batch.problems:
-            self._rejects.add(batch, section)
+            self._rejects.add(section, batch)
         if self._watch.is_logging:
-            self._log(batch.name, section, section.records(batch, everything=self._options.verbose))
-        records = section.records(batch, everything=not self._options.verify)
-        if self._options.json:
-            text = "" if self._options.quiet else self._json(records)
-        elif section.read <= LISTED_MAX:
-            section.held += records
-        elif self._options.verbose:
-            text, section.held = self._list(section, [*section.held, *records]), []
+            self._log(section, batch, range(batch.size) if options.verbose else bad)
+        is_short = section.counts.total() <= LISTED_MAX
+        is_full = options.verbose or not options.verify and (options.json or is_short)
+        records = section.held + [(batch, position) for position in (range(batch.size) if is_full else bad)]
+        section.held = []
+        if options.json:
+            lines = map(json_line, itertools.starmap(section.describe, records))
+            text = "" if options.quiet else "".join(lines)
+        elif options.verbose and len(records) > LISTED_MAX:
+            text = self._list(section, records) + "\n"
+        elif options.verbose or is_short:
+            section.held = records
         else:
-            records = itertools.chain(section.held, section.records(batch, everything=False))
-            bad = (record for record in records if record[-1].verdict in (REJECTED, FAILED))
-            section.held = list(itertools.islice(bad, REJECTED_LISTED_MAX))
-        if text:
-            self._draw("")
-            self._out.write(text)
+            lacking = (each for each in records if each[0].outcome(each[1]).verdict in (REJECTED, FAILED))
+            section.held = list(itertools.islice(lacking, REJECTED_LISTED_MAX))
+        self._out.write(text)
         self.progress()
 
-    def total(self, verdict: str) -> int:
-        """Return how many records have a verdict so far."""
-        return sum(section.counts[verdict] for section in self.sections)
-
-    def summarize(self, exit_status: int, totals: str, next_steps: Iterable[str], cut: str | None) -> None:
-        """Print what is still held, the counts, why records were rejected, the totals and the next steps."""
-        parts, models, is_quiet = [], {}, self._options.quiet
-        counts = [["database", "read", *self._words.values(), "seconds"]]
-        why = [[self._words[REJECTED], "why", "records"]]
-        for section in self.sections:
-            if section.held and not is_quiet:
-                parts.append(self._list(section, section.held, is_last=True))
-            name, seconds = section.name, round(section.seconds, 3)
-            found = {"read": section.read, **{word: section.counts[key] for key, word in self._words.items()}}
-            counts.append([name, *(f"{count:,}" for count in found.values()), f"{seconds:.2f}"])
-            why += [[name, reason, f"{count:,}"] for reason, count in section.why.most_common()]
-            models[section.schema.table] = {
-                "database": name, **found, "seconds": seconds, "problems": section.why}
-        for rows, left in ((counts, 1), (why, 2))[:1 if is_quiet or len(why) == 1 else 2]:
-            parts.append("\n".join([*self._out.table(rows, left), ""]))
-        parts += [f"{line}\n" for line in (totals, *(() if is_quiet else next_steps))]
-        if self._options.json:
-            cut_off = {"cut": cut} if cut else {}
-            parts = [json_line({"summary": models, **cut_off, "exit_status": exit_status})]
-        self._draw("")
-        self._out.write("\n".join(parts))
-
-    def _json(self, records: Iterable[tuple]) -> str:
-        lines = []
-        for _, head, _, _, (verdict, problems, reason) in records:
-            told = [{"field": each.field, "code": each.code, "message": each.message} for each in problems]
-            why = {"reason": reason} if reason else {}
-            lines.append(json_line({**head, "verdict": self._words[verdict], "problems": told, **why}))
-        return "".join(lines)
-
-    def _log(self, work: str, section: Section, records: Iterable[tuple]) -> None:
+    def _log(self, section: Section, batch: Batch, positions: Iterable[int]) -> None:
         """Log records, a line each: search for `users id=8 `."""
-        for _, head, place, _, (verdict, problems, reason) in records:
-            why = "; ".join(f"{problem.message} [{problem.code}]" for problem in problems) or reason or ""
-            text = f"{verdict} {head['model']} id={format_value(head['id'])} {place} {why}"
-            level = "WARNING" if verdict in (REJECTED, FAILED) else "INFO"
-            self._watch.log(level, section.name, text.rstrip(), work)
+        for position in positions:
+            told, place = section.describe(batch, position), section.source.place(batch.line(position))
+            why = "; ".join(f"{each['message']} [{each['code']}]" for each in told["problems"])
+            why = why or told.get("reason", "")
+            text = f"{told['verdict']} {section.table} id={format_value(told['id'])} {place} {why}"
+            self._watch.log("WARNING" if why else "INFO", section.name, text.rstrip(), work=batch.name)
 
-    def _list(self, section: Section, records: Sequence[tuple], is_last: bool = False) -> str:
-        """Return records in columns, their problems below; at last with a heading, else with its model."""
-        names = section.schema.names
-        rows = [["" if cell is None else escape(format_value(cell, CELL_WIDTH).strip('"'), CELL_WIDTH)
-                 for cell in cells] for _, _, _, cells, _ in records]
-        head, *lines = self._out.table([names, *rows], left=len(names))
-        shown, end = [], f"  {section.schema.table}"
-        if is_last:
-            both = dict.fromkeys([section.name, escape(section.source.name)])       # one of --verify
-            shown, end = [self._out.paint(" from ".join(both)), f"{'':15}{head}"], ""
-        for line, (_, _, place, _, (verdict, problems, reason)) in zip(lines, records):
-            mark = self._out.paint(f"{self._out.marks[verdict]} {self._words[verdict]:9}", COLOURS[verdict])
-            shown.append(f"  {mark}  {line}{end}")
+    def _list(self, section: Section, records: Sequence[tuple[Batch, int]]) -> str:
+        """Return records in columns under a heading, the problems of each below it."""
+        out, rows, reasons = self._out, [section.source.schema.names], {None}
+        for batch, position in records:
+            cells = [column[position] for column in batch.cells]
+            rows.append(["" if cell is None else escape(cell if isinstance(cell, str) else format_value(cell),
+                                                        CELL_WIDTH) for cell in cells])
+        head, *rows = out.table(rows, len(rows[0]), {})
+        both = dict.fromkeys([section.name, escape(section.source.name)])       # one of --verify
+        lines = [out.paint(" from ".join(both)), f"{'':15}{head}"]
+        for row, (batch, position) in zip(rows, records):
+            verdict, problems, reason = batch.outcome(position)
+            mark = out.paint(f"{out.marks[verdict]} {self._words[verdict]:9}", COLOURS[verdict])
             why = [f"{each.field or ''}: {each.wording} [{each.code}]".lstrip(": ") for each in problems]
-            why += {reason} - section.told
-            section.told.add(reason)
-            shown += [self._out.wrap(f"      {place}: {each}") for each in why]
-        left_out = section.counts[REJECTED] + section.counts[FAILED] - len(records)
-        if is_last and section.read > LISTED_MAX and left_out > 0:
-            shown.append(f"  … and {left_out:,} more that were not stored (-v lists everything)")
-        return "\n".join([*shown, ""])
+            why += {reason} - reasons       # each is listed once
+            reasons.add(reason)
+            place = section.source.place(batch.line(position))
+            lines += [f"  {mark}  {row}", *(out.wrap(f"      {place}: {each}") for each in why)]
+        return "\n".join([*lines, ""])
+
+    def summarize(self, exit_status: int, cut: str | None, threads: int, transactions: Sequence[int],
+                  next_step: str) -> None:
+        """Print what is still held, the counts, why records were rejected, the totals and the next step."""
+        words, models = self._words, {}
+        counts = [["database", "read", *words.values(), "seconds"]]
+        why = [[words[REJECTED], "why", "records"]]
+        for table, section in self.sections.items():
+            numbers = {word: section.counts[verdict] for verdict, word in words.items()}
+            numbers = {"read": section.counts.total(), **numbers}
+            models[table] = {"database": section.name, **numbers, "seconds": round(section.seconds, 3),
+                             "problems": section.why}
+            counts.append([section.name, *map("{:,}".format, numbers.values()), f"{section.seconds:.2f}"])
+            why += [[section.name, reason, f"{count:,}"] for reason, count in section.why.most_common()]
+        if self._options.json:
+            ending = {"cut": cut, "exit_status": exit_status} if cut else {"exit_status": exit_status}
+            self._out.write(json_line({"summary": models, **ending}))
+            return
+        bad = {place: COLOURS[each] for place, each in enumerate(words, 2) if each in (REJECTED, FAILED)}
+        totals = self._format_totals(threads, transactions)
+        blocks, lists = [self._out.table(counts, 1, bad), [totals]], []
+        if not self._options.quiet:
+            lists = [self._list(section, section.held) for section in self.sections.values() if section.held]
+            blocks[1:1] = [self._out.table(why, 2, {})] if len(why) > 1 else []
+            blocks += [[next_step]] if next_step else []
+        self._out.write("\n".join([*lists, *("\n".join([*lines, ""]) for lines in blocks)]))
+
+    def _format_totals(self, threads: int, transactions: Sequence[int]) -> str:
+        counts = [f"{self.counts[each]:,} {word}" for each, word in self._words.items() if self.counts[each]]
+        parts = [f"{self.counts.total():,} records: {', '.join(counts) or 'none'}"]
+        if not self._options.verify:
+            what = f"{sum(transactions):,} transactions" if not self._options.dry_run else (
+                "a dry run (nothing was written)")
+            parts.append(f"in {what} by {len(transactions)} insert workers")
+        parts += [f"{threads:,} threads", f"{time.monotonic() - self._begin:.2f} s"]
+        return re.sub(r"\b(1 (?:record|transaction|insert worker|thread))s\b", r"\1", ", ".join(parts))
+
+    def progress(self) -> None:
+        """Show how far it is, or which database is waited for, ten times a second at most."""
+        now, elapsed_s = time.monotonic(), time.monotonic() - self._begin
+        if self._options.quiet or now - self._looked_at < PROGRESS_S:
+            return
+        self._looked_at, sources = now, [section.source for section in self.sections.values()]
+        read, total = self.counts.total(), sum(source.total or 0 for source in sources)
+        words = [f"{read:,} rows", f"{read / elapsed_s:,.0f}/s", f"{self.counts[REJECTED]:,} rejected"]
+        if total and all(source.total is not None for source in sources):       # else more may come by a pipe
+            share = min(sum(source.done() for source in sources) / total, 1)
+            words[:0] = [f"{'█' * round(share * 10):░<10}", f"{share:4.0%}"]
+            words.insert(-1, f"{elapsed_s / max(share, 0.001) - elapsed_s:,.0f} s left")
+        while len("  ".join(words)) > BAR_COLUMNS:
+            del words[-2]                   # first the time, then the rate
+        for name, begin in list(self._patience.waits.items()):      # which the workers change meanwhile
+            if now - begin >= 1:
+                waited = f"{now - begin:.0f} of {self._patience.timeout_s:.0f} s"
+                words = [f"{name} is locked by another program: {waited}"]
+                if not self._out.has_bar and name not in self._waited:
+                    complain(*words)
+                self._waited.add(name)
+        self._out.draw("  ".join(words))
 
 
 class Rejects:
     """The rejected records in their inputs' own formats, and `errors.jsonl` with a line per problem.
 
     All is gathered first and written at the end, errors.jsonl last: what is younger was edited since.
-    Raises OSError if the folder cannot be written, ValueError if a file there is not what was written last.
     """
 
-    def __init__(self, folder: str, sources: Sequence[Source]) -> None:
+    def __init__(self, folder: str, sources: Sequence[Source], stack: contextlib.ExitStack) -> None:
+        """Raises OSError if the folder cannot be written, ValueError if others wrote a file there."""
         import tempfile                     # seldom needed
-        self.folder, self.error = folder, None
-        self.written: Counter[str] = Counter()          # lines by table
+        self._sources, self.errors, age = sources, {}, -1
         self.paths = {source.schema.table: os.path.join(folder, f"{source.schema.table}.{source.format}")
                       for source in sources}
-        self._errors_path, age = os.path.join(folder, "errors.jsonl"), -1
+        self._errors_path = os.path.join(folder, "errors.jsonl")
         with contextlib.suppress(FileNotFoundError), open(self._errors_path, "rb") as file:
             if b'{"model":'.startswith(file.read(9)):   # ours, or empty
                 age = os.fstat(file.fileno()).st_mtime_ns
-        others = [os.path.join(folder, f"{schema.table}.{end}") for schema in SCHEMAS if age >= 0
-                  for end in ("csv", "json", "jsonl")]          # errors.jsonl gets younger than they are
-        for path in filter(os.path.lexists, (self._errors_path, *self.paths.values(), *others)):
+        others = itertools.product((schema.table for schema in SCHEMAS), (".csv", ".json", ".jsonl"))
+        paths = [self._errors_path, *(os.path.join(folder, table + end) for table, end in others)]
+        for path in filter(os.path.lexists, paths):     # of all models: errors.jsonl gets younger than all
             if os.stat(path).st_mtime_ns > age:
                 raise ValueError(f"{escape(path)} is no rejects file, or was edited since it was written:"
                                  " load it first, or name another folder")
         os.makedirs(folder, exist_ok=True)
-        self._parts = {table: [tempfile.TemporaryFile(dir=folder) for _ in range(2)] for table in self.paths}
+        self._spools = {table: stack.enter_context(tempfile.TemporaryFile("w+", dir=folder))
+                        for table in self.paths}
 
-    def add(self, batch: Batch, section: Section) -> None:
+    def add(self, section: Section, batch: Batch) -> None:
         """Add the rejected ones of an answered batch's records, as they were read."""
-        source, table, raws = section.source, section.schema.table, batch.block.raws()
-        records, errors = self._parts[table]
-        try:
-            for position, head, _, _, outcome in section.records(batch, everything=False):
-                if outcome.verdict != REJECTED:
-                    continue
-                texts = [raws[batch.part.start + position] + "," * (source.format == "json")]
-                if not self.written[table]:
-                    texts.insert(0, source.header)
-                    records.write(source.bom)
-                for text in texts:
-                    text += "\n" * (text[-1:] not in ("", "\r", "\n"))      # which a last line may lack
-                    line = self.written[table] + 1
-                    records.write(text.encode(source.encoding, "keep_bytes"))
-                    self.written[table] += len(re.findall("\r\n?|\n", text))
-                for problem in outcome.problems:
-                    told = {"field": problem.field, "code": problem.code, "message": problem.message}
-                    errors.write(json_line({**head, "rejects_line": line, **told}).encode())
-        except OSError as error:
-            self.error = self.error or f"the rejected records cannot be written: {describe(error)}"
+        raws = batch.block.raws()
+        with noting(self.errors, "the rejected records cannot be written"):
+            self._spools[section.table].writelines(
+                json_line([raws[batch.part.start + position], section.describe(batch, position)])
+                for position in sorted(batch.problems))
 
-    def close(self, sources: Sequence[Source]) -> None:
+    def close(self) -> None:
         """Write the files, and remove an earlier load's of models without a rejected record."""
-        outputs = {self.paths[table]: [self._parts[table][0]] for table in self.written}
-        outputs[self._errors_path] = [errors for _, errors in self._parts.values()]
-        try:
-            for source in sources:
-                if source.format == "json" and self.written[source.schema.table]:
-                    records = self._parts[source.schema.table][0]
-                    records.seek(-len(",\n".encode(source.encoding)), os.SEEK_END)
-                    records.write("\n]\n".encode(source.encoding))
-            for path in filter(os.path.exists, self.paths.values() - outputs.keys()):
+        with noting(self.errors, "the rejected records cannot be written"):
+            with open(self._errors_path, "wb") as errors:
+                for source in self._sources:
+                    self._write(source, self._spools[source.schema.table], errors)
+            os.utime(self._errors_path)     # it is the youngest
+
+    def _write(self, source: Source, spool: Any, errors: Any) -> None:
+        """Write a model's rejected records, and their problems."""
+        path, is_array, line = self.paths[source.schema.table], source.format == "json", 1
+        if not spool.tell():
+            with contextlib.suppress(FileNotFoundError):
                 os.remove(path)
-            for path, parts in outputs.items():
-                with open(path, "wb") as file:
-                    for part in parts:
-                        part.seek(0)
-                        file.writelines(part)
-            for part in itertools.chain.from_iterable(self._parts.values()):
-                part.close()
-        except OSError as error:
-            self.error = self.error or f"the rejected records cannot be written: {describe(error)}"
+            return
+        spool.seek(0)
+        with open(path, "wb") as file:
+            file.write(source.bom)
+            above = source.header + "\n" * is_array
+            for raw, told in map(json.loads, spool):
+                text = raw if is_array or raw.endswith(("\r", "\n")) else raw + "\n"
+                above = above if text or line == 1 else ""      # of where an array broke off there is no text
+                file.write((above + text).encode(source.encoding, "keep_bytes"))
+                line += len(LINE_END.findall(above))
+                _, problems = told.pop("verdict"), told.pop("problems")
+                for problem in problems:
+                    errors.write(json_line({**told, "rejects_line": line, **problem}).encode())
+                line += len(LINE_END.findall(text))
+                above = ",\n" * is_array
+            file.write(("\n]\n" * is_array).encode(source.encoding))
 
 
-# ----------------------------------------------------------------------------- Trace, log, progress
-# What happens, for those who look.  Any thread tells the Watch, which costs next to nothing without a
-# log or a timeline; the bar is the main thread's.
+# --------------------------------------------------------------------------------------- Trace and log
+# What happens, for those who look.  Any thread tells the Watch, which costs next to nothing if nobody does.
 
-PROGRESS_S = 0.1                    # between two looks at how far it is
-BAR_COLUMNS = 69                    # what is longer loses words
 TRACE_EVENTS_MAX = 200_000          # the last ones: some 30 MB
 TRACE_HEAD = '{"displayTimeUnit":"ms","otherData":{"made by":"distributed_inserts"},"traceEvents":['
+
+
+@contextlib.contextmanager
+def noting(errors: dict[str, str], what: str) -> Iterator[None]:
+    """Note an error of the system instead of raising it, the first one by what it made impossible."""
+    try:
+        yield
+    except OSError as error:
+        errors.setdefault(what, f"{what}: {describe(error)}")
 
 
 class Watch:
@@ -2566,25 +2522,14 @@ class Watch:
     def __init__(self, log_file: str | None = None, trace_file: str | None = None,
                  databases: Sequence[str] = ()) -> None:
         """Raises OSError if a file cannot be written, ValueError if the timeline's is none of ours."""
-        self.is_logging, self._databases, self._trace = bool(log_file), list(databases), None
+        self.is_logging, self._databases = bool(log_file), list(databases)
         self._events: deque[dict] = deque(maxlen=TRACE_EVENTS_MAX)      # appended to by all threads
-        self._ends = contextlib.ExitStack()
-        if log_file:
-            import logging                  # only here: it takes a tenth of the start
-            handler = logging.FileHandler(log_file, "a", "utf-8", errors="backslashreplace")
-            self._ends.callback(handler.close)
-            handler.handleError = lambda record: None   # a full disk is told once, at the end
-            handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(work)s"
-                                                   " %(database)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
-            handler.formatter.converter = time.gmtime
-            self._logger = logging.Logger("distributed_inserts")
-            self._logger.addHandler(handler)
-        if trace_file:
-            self._trace = self._ends.enter_context(open(trace_file, "a+", encoding="utf-8", errors="replace"))
-            self._trace.seek(0)
-            if self._trace.read(len(TRACE_HEAD)) not in ("", TRACE_HEAD):
-                raise ValueError(f"{escape(trace_file)} is there already and is no timeline of this program")
-            self._ends.callback(self._write_trace)
+        self._errors: dict[str, str] = {}
+        self._trace = open(trace_file, "a+", encoding="utf-8", errors="replace") if trace_file else None
+        if self._trace and (self._trace.seek(0) or self._trace.read(len(TRACE_HEAD))) not in ("", TRACE_HEAD):
+            raise ValueError(f"{escape(trace_file)} is there already and is no timeline of this program")
+        # Not buffered, each line is one call of the system: those of several threads do not mix.
+        self._log = open(log_file, "ab", buffering=0) if log_file else None
 
     @contextlib.contextmanager
     def span(self, name: str, database: str, begin: float = 0, work: str | None = None,
@@ -2594,26 +2539,28 @@ class Watch:
         `work` is the name of the thread, if that is not what it is called.
         """
         begin = begin or self.now()
-        try:
-            yield details if self._trace else None
-        finally:
-            if self._trace:
-                thread = work or threading.current_thread().name
-                first = re.search(r"#(\d+)", thread)    # of a batch's records; the insert worker has row 1
-                self._events.append({
-                    "ph": "X", "name": name, "pid": self._databases.index(database) + 1,
-                    "tid": int(first[1]) + 1 if first else 1, "ts": round(begin * 1e6, 1),
-                    "dur": round((self.now() - begin) * 1e6, 1), "args": details, "thread": thread})
+        yield details if self._trace else None
+        if self._trace:
+            thread = work or threading.current_thread().name
+            first = re.search(r"#(\d+)", thread)        # of a batch's records; the insert worker has row 1
+            self._events.append({
+                "ph": "X", "name": name, "pid": self._databases.index(database) + 1,
+                "tid": int(first[1]) + 1 if first else 1, "ts": round(begin * 1e6, 1),
+                "dur": round((self.now() - begin) * 1e6, 1), "args": details, "thread": thread})
 
     def log(self, level: str, database: str, text: str, work: str | None = None) -> None:
         """Write a line into the log: `work` is the thread that it is about, if not this one."""
-        if self.is_logging:
-            told = {"work": (work or threading.current_thread().name).replace(" ", "-"), "database": database}
-            self._logger.log(getattr(sys.modules["logging"], level), text, extra=told)
+        if self._log:
+            seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+            moment = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03}Z"
+            thread = (work or threading.current_thread().name).replace(" ", "-")
+            with noting(self._errors, "the log cannot be written"):
+                line = f"{moment} {level} {thread} {database} {text}\n"
+                self._log.write(line.encode("utf-8", "backslashreplace"))
 
     def transaction(self, database: str, number: int, group: Sequence[Batch], begin: float) -> None:
         """Tell of a transaction that was committed."""
-        if self.is_logging or self._trace:
+        if self._log or self._trace:
             counts = sum((Counter(batch.verdicts) for batch in group), Counter())
             details = {"first": group[0].name, "last": group[-1].name, **counts}
             with self.span(f"transaction {number}", database, begin, **details):
@@ -2622,72 +2569,18 @@ class Watch:
 
     def close(self) -> list[str]:
         """Write the timeline and close the files; return what went wrong."""
-        try:
-            self._ends.close()
-        except OSError as error:
-            return [f"the log or the timeline cannot be written: {describe(error)}"]
-        return []
-
-    def _write_trace(self) -> None:
-        names = {("process_name", number, 0): name for number, name in enumerate(self._databases, start=1)}
-        for event in self._events:
-            names["thread_name", event["pid"], event["tid"]] = event.pop("thread")
-        meta = [{"ph": "M", "name": kind, "pid": process, "tid": row, "args": {"name": name}}
-                for (kind, process, row), name in sorted(names.items())]
-        self._trace.truncate(0)
-        self._trace.write(TRACE_HEAD + "\n" + ",\n".join(map(json.dumps, [*meta, *self._events])) + "\n]}\n")
-
-
-class Progress:
-    """A line on standard error, redrawn in place; where that is no terminal, only a lock is told, once."""
-
-    def __init__(self, quiet: bool, patience: Patience) -> None:
-        self._is_quiet, self._patience = quiet, patience
-        self._is_terminal = bool(sys.stderr) and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self._begin = self._last = time.monotonic()
-        self._told = {""}                   # the databases that were waited for
-
-    def show(self, sections: Sequence[Section]) -> None:
-        """Show how far it is, or which database is waited for, ten times a second at most."""
-        now = time.monotonic()
-        if now - self._last < PROGRESS_S:
-            return
-        self._last, text = now, self._bar(sections, now - self._begin)
-        for name, begin in list(self._patience.waits.items()):      # which the workers change meanwhile
-            if now - begin >= 1:
-                waited = f"{now - begin:.0f} of {self._patience.timeout_s:.0f} s"
-                text = f"{name} is locked by another program: {waited}"
-                if not (self._is_quiet or self._is_terminal or name in self._told):
-                    complain(text)
-                self._told.add(name)
-        self.draw(text)
-
-    def draw(self, text: str) -> None:
-        """Draw a text in place of the last one; an empty one before something else is printed."""
-        if self._is_terminal and not self._is_quiet:
-            with contextlib.suppress(OSError, ValueError):
-                sys.stderr.write("\r\x1b[K" + text)
-                sys.stderr.flush()
-
-    def _bar(self, sections: Sequence[Section], elapsed_s: float) -> str:
-        read = sum(section.read for section in sections)
-        rejected = sum(section.counts[REJECTED] for section in sections)
-        words = [f"{read:,} rows", f"{read / elapsed_s:,.0f}/s", f"{rejected:,} rejected"]
-        totals = [section.source.total for section in sections]
-        if None not in totals and sum(totals):          # else a pipe: nobody knows how much is to come
-            share = min(sum(section.source.done() for section in sections) / sum(totals), 1)
-            words[:0] = [f"{'█' * round(share * 10):░<10}", f"{share:4.0%}"]
-            words.insert(4, f"{elapsed_s / max(share, 0.001) - elapsed_s:,.0f} s left")
-        while len("  ".join(words)) > BAR_COLUMNS:
-            del words[-2]                   # first the time, then the rate
-        return "  ".join(words)
-
-
-def complain(*messages: str | None) -> None:
-    """Print messages on standard error."""
-    for message in filter(None, messages):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stderr.write(f"distributed_inserts: {message}\n")
+        if self._log:
+            self._log.close()
+        if self._trace:
+            names = {("process_name", number, 0): name for number, name in enumerate(self._databases, 1)}
+            names |= {("thread_name", each["pid"], each["tid"]): each.pop("thread") for each in self._events}
+            meta = [{"ph": "M", "name": kind, "pid": process, "tid": row, "args": {"name": name}}
+                    for (kind, process, row), name in sorted(names.items())]
+            with noting(self._errors, "the timeline cannot be written"), self._trace:
+                self._trace.truncate(0)
+                events = ",\n".join(map(json.dumps, [*meta, *self._events]))
+                self._trace.write(f"{TRACE_HEAD}\n{events}\n]}}\n")
+        return list(self._errors.values())
 
 
 # ---------------------------------------------------------------------------------------------- Other sources
@@ -2712,52 +2605,51 @@ id,name,email                  id,name,price          id,user_id,product_id,quan
 
 
 class StoredSource:
-    """The stored records of one schema as a source; a record is found by its id."""
+    """The stored records of one schema as a source; `cut` tells if they cannot be read, or no longer."""
 
-    unit, identity, cut = "id", None, None
+    unit, identity, notices = "id", None, ()
 
-    def __init__(self, table: Any, name: str) -> None:
-        self.schema, self.name, self.notices, self._table = table.schema, name, [], table
-        self.place = f"{name} id {{}}".format           # what a person needs to find a record
-        self.total, self._last_id = table.find_last_id(), 0
+    def __init__(self, place: Any, schema: Schema, stack: contextlib.ExitStack) -> None:
+        self.schema, self.name, self.cut, self.table = schema, place.name(schema), None, None
+        self.place = f"{self.name} id {{}}".format      # what a person needs to find a record
+        self.total = self._last_id = 0
         self.done = lambda: self._last_id   # how far the reading is, out of `total`
+        try:
+            if table := place.for_reading(schema):
+                stack.callback(table.close)
+                self.table, self.total = table, table.find_last_id()
+        except StorageError as error:
+            self.cut = f"{self.name}: {error}"
 
     def blocks(self) -> Iterator[Block]:
-        """Yield all records by id; `cut` tells if the reading broke off."""
+        """Yield all records by id."""
         try:
-            for rows in self._table.scan(2000):
+            for rows in self.table.scan(2000) if not self.cut else ():
                 self._last_id = rows[-1][0]
-                yield Block(list(zip(*rows)), [row[0] for row in rows], lambda: (), {})
+                yield Block(list(zip(*rows)), [row[0] for row in rows], tuple)
         except StorageError as error:
             self.cut = f"{self.name}: {error}"
 
 
-def open_stored(place: Any, schemas: Sequence[Schema], stack: contextlib.ExitStack,
-                failures: list[str]) -> list[StoredSource]:
-    """Return the stored tables, closed by the stack; add to `failures` why one cannot be read."""
-    sources = []
-    for schema in schemas:
-        try:
-            if table := place.for_reading(schema):
-                stack.callback(table.close)
-                sources.append(StoredSource(table, place.name(schema)))
-        except StorageError as error:
-            failures.append(f"{place.name(schema)}: {error}")
-    return sources
+def open_stored(place: Any, schemas: Iterable[Schema], stack: contextlib.ExitStack) -> list[StoredSource]:
+    """Return what is stored, and closed by the stack; what is there and cannot be read has its `cut`."""
+    sources = [StoredSource(place, schema, stack) for schema in schemas]
+    return [source for source in sources if source.table or source.cut]
 
 
-def check_sample_place(place: Any, schemas: Sequence[Schema]) -> None:
-    """Raise ValueError if anything but the sample is stored: no invented records go beside real ones."""
-    others: list[str] = []
+def open_sample(place: Any) -> list[Source]:
+    """Return the sample; raises ValueError if anything else is stored: it does not go beside real records."""
+    schemas = [schema for schema in SCHEMAS if schema.table in SAMPLE]
     with contextlib.ExitStack() as stack:
-        for source in open_stored(place, schemas, stack, others):
-            cells = zip(*(line.split(",") for line in SAMPLE[source.schema.table].splitlines()[1:]))
-            sample = set(zip(*check_columns(source.schema, list(cells))[0]))
-            if any(not sample.issuperset(zip(*block.columns)) for block in source.blocks()):
-                others.append(f"{source.name} holds other records")
-    if others:
-        raise ValueError(f"{others[0]}: the sample is not inserted{place.where()}; name files to load"
-                         f" (--{schemas[0].table} FILE, see --help) or another folder (--db sample)")
+        for stored in open_stored(place, schemas, stack):
+            block, = Source(stored.schema, "sample", text=SAMPLE[stored.schema.table]).blocks()
+            sample = set(zip(*check_columns(stored.schema, block.columns)[0]))
+            is_other = any(not sample.issuperset(zip(*block.columns)) for block in stored.blocks())
+            if is_other or stored.cut:
+                reason = stored.cut or f"{stored.name} holds other records"
+                raise ValueError(f"{reason}: the sample is not inserted{place.where()}; name files to load"
+                                 f" (--{schemas[0].table} FILE, see --help) or another folder (--db sample)")
+    return [Source(schema, "sample", text=SAMPLE[schema.table]) for schema in schemas]
 
 
 # ----------------------------------------------------------------------------------------------- Command line
@@ -2823,8 +2715,7 @@ def build_parser(schemas: Sequence[Schema]) -> argparse.ArgumentParser:
         formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, width=80))
     add = parser.add_argument_group("input").add_argument
     for schema in schemas:
-        add(f"--{schema.table}", metavar="FILE", dest="files", action="append", default=[],
-            type=functools.partial(lambda table, path: (table, path), schema.table),
+        add(f"--{schema.table}", metavar="FILE", action="append", default=[],
             help=f"{schema.table} to load: CSV, JSON, JSON Lines, gzip of these; - for standard input")
     add("--encoding", metavar="NAME", help="of the files, if not UTF-8 or UTF-16 with a mark: cp1252 …")
     add = parser.add_argument_group("databases").add_argument
@@ -2850,37 +2741,37 @@ def build_parser(schemas: Sequence[Schema]) -> argparse.ArgumentParser:
 def parse_arguments(argv: Sequence[str], schemas: Sequence[Schema]) -> argparse.Namespace:
     """Return the options, `files` by table among them; raises ValueError and ArgumentError."""
     parser = build_parser(schemas)
-    for word in argv:                       # some Pythons make an empty list of this value
-        if word.endswith("=--"):
-            raise ValueError(f"{word[:-3]} needs a value: -- is none (write ./-- for a file of that name)")
     options, others = parser.parse_known_args(argv)
+    flags = " or ".join(f"--{schema.table}" for schema in schemas)
     if others:
         import difflib                      # seldom needed
-        near = difflib.get_close_matches(others[0].partition("=")[0], parser._option_string_actions, 1)
+        known = re.findall(r"--[\w-]+", parser.format_help())
+        near = difflib.get_close_matches(others[0].partition("=")[0], known, 1)
         hint = f"{near[0]} is" if near else "--help lists them"
         if not others[0].startswith("-"):
-            hint = f"put {' or '.join(f'--{schema.table}' for schema in schemas)} before a file"
+            hint = f"put {flags} before a file"
         raise ValueError(f"{format_value(others[0])} is no option: {hint}")
-    tables, paths = zip(*options.files) if options.files else ((), ())
-    options.files = files = dict(options.files)
-    checks = [
-        *((tables.count(table) > 1, f"--{table} is given twice: load them one by one") for table in files),
-        *((value == "", f"--{name.replace('_', '-')} needs a name: this one is empty")
-          for name, value in {**vars(options), **files}.items()),
-        (options.verify and (files or options.dry_run or options.rejects or options.replace),
-         "--verify looks at what is stored: it takes no files, --dry-run, --replace or --rejects"),
-        (options.verbose and options.quiet, "-v lists everything and -q nothing: give one of them"),
-        (options.batch_size is not None and options.batch_size < 1,
-         f"--batch-size is a whole number from 1, not {options.batch_size}"),
-        (not 0 <= options.busy_timeout <= 1e6, f"--busy-timeout is in seconds, not {options.busy_timeout}"),
-        (paths.count("-") > 1, "standard input (-) can be only one of the files"),
-        ("-" in paths and sys.stdin is None, "standard input is closed"),   # 0 is then another file's number
-        *((os.path.isdir(path), f"{path} is a folder, not a file to load") for path in paths),
-        *((re.match("[a-z]+://", path) and not os.path.exists(path), f"{path} is a URL: download it first, or"
-           f" pipe it: curl -s URL | {parser.prog} --{table} -") for table, path in files.items())]
-    for is_wrong, message in checks:
-        if is_wrong:
-            raise ValueError(message)
+    given = [(schema.table, path) for schema in schemas for path in vars(options).pop(schema.table)]
+    for name, value in (*vars(options).items(), *given):
+        if value in ("", []):               # [] is what some Pythons make of `--db=--`
+            raise ValueError(f"--{name.replace('_', '-')} needs a value (a file that is called -- is ./--)")
+    options.files = dict(given)
+    paths = list(options.files.values())
+    urls = [path for path in paths if re.match("[a-z]+://", path) and not os.path.exists(path)]
+    checks = {
+        "--verify looks at what is stored: it takes no files, --dry-run, --replace or --rejects":
+            options.verify and (paths or options.dry_run or options.rejects or options.replace),
+        "-v lists everything and -q nothing: give one of them": options.verbose and options.quiet,
+        f"{flags} can be given once each: load several files one by one": len(given) > len(paths),
+        f"--batch-size is a whole number from 1, not {options.batch_size}": (
+            options.batch_size is not None and options.batch_size < 1),
+        f"--busy-timeout is in seconds, not {options.busy_timeout}": not 0 <= options.busy_timeout <= 1e6,
+        "standard input (-) can be only one of the files": paths.count("-") > 1,
+        "standard input is closed": "-" in paths and sys.stdin is None,     # 0 is then another file's number
+        f"{''.join(urls[:1])} is a URL: download it first, or pipe it: curl URL | {parser.prog} … -": urls,
+    }
+    for message in [message for message, is_wrong in checks.items() if is_wrong]:
+        raise ValueError(message)
     return options
 
 
@@ -2901,45 +2792,27 @@ def check_outputs(options: argparse.Namespace, sources: Sequence[Any], databases
             taken[file] = what
 
 
-def format_command(options: argparse.Namespace, db: str, files: Mapping[str, str], more: str) -> str:
-    """Return the command that loads files into a place; it runs as printed."""
-    import shutil
+def format_next_step(options: argparse.Namespace, db: str, report: Report, rejects: Rejects | None) -> str:
+    """Return what the user may want to do now, with a command that runs as printed, or nothing."""
+    what, files, more = "", options.files, ["--replace"] * options.replace
+    rejected = [table for table, section in report.sections.items() if section.counts[REJECTED]]
+    if files and report.counts[FAILED]:
+        what = "Run it again when the cause is gone"
+    elif not files and not options.verify:
+        what, db = "This was the sample. Load your own files", "shop"
+        files = {table: f"{table}.csv" for table in report.sections}
+    elif rejects and rejected:
+        what = "Fix the rejected records (errors.jsonl has the reasons) and load them"
+        files = {table: rejects.paths[table] for table in rejected}
+    elif files and rejected and "-" not in files.values():
+        what, more = "Get the rejected records in files, to be fixed", [*more, "--rejects", "rejected"]
+    import shutil                           # which a start without an answer does without
     python = os.path.basename(sys.executable)
-    words = shlex.join([python if shutil.which(python) == sys.executable else sys.executable, sys.argv[0]])
-    for flag, value in (*files.items(), ("db", db), ("encoding", options.encoding)):
+    words = [python if shutil.which(python) == sys.executable else sys.executable, sys.argv[0]]
+    for flag, value in {**files, "db": db, "encoding": options.encoding}.items():
         if value and (flag, value) != ("db", "."):
-            words += f" --{flag}{'=' if value[0] == '-' != value else ' '}{shlex.quote(value)}"
-    return escape(words + " --replace" * options.replace + more)
-
-
-def list_next_steps(options: argparse.Namespace, db: str, report: Report,
-                    rejects: Rejects | None) -> list[str]:
-    """Return what the user may want to do now, each with its command."""
-    files, rejected = options.files, report.total(REJECTED) and "-" not in options.files.values()
-    own = {section.schema.table: f"{section.schema.table}.csv" for section in report.sections}
-    fixed = {table: rejects.paths[table] for table in rejects.written} if rejects else {}
-    steps = [
-        (files and report.total(FAILED), "Run it again when the cause is gone", db, files, ""),
-        (not files and not options.verify, "This was the sample. Load your own files", "shop", own, ""),
-        (fixed, "Fix the rejected records (errors.jsonl has the reasons) and load them", db, fixed, ""),
-        (files and rejected and not rejects, "Get the rejected records in files, to be fixed", db, files,
-         " --rejects rejected")]
-    told = ["This was a dry run: nothing was written into the databases."] * options.dry_run
-    return told + [f"{what}:\n  {format_command(options, *rest)}" for is_due, what, *rest in steps if is_due]
-
-
-def format_totals(options: argparse.Namespace, report: Report, databases: Databases, threads: int,
-                  begin: float) -> str:
-    """Return the line of totals."""
-    words = VERIFY_WORDS if options.verify else dict(zip(VERDICTS, VERDICTS))
-    parts = [f"{report.total(key):,} {word}" for key, word in words.items() if report.total(key)] or ["none"]
-    transactions = [databases.workers[section.schema.table].transactions for section in report.sections]
-    if not options.verify:
-        parts.append(f"in {sum(transactions):,} transactions{' on trial' * options.dry_run}"
-                     f" by {len(transactions)} insert workers")
-    totals = (f"{sum(section.read for section in report.sections):,} records: {', '.join(parts)},"
-              f" {threads:,} threads, {time.monotonic() - begin:.2f} s")
-    return re.sub(r"\b(1 (?:record|transaction|insert worker|thread))s\b", r"\1", totals)
+            words += [f"--{flag}={value}"] if value.startswith("-") else [f"--{flag}", value]
+    return what and f"{what}:\n  {escape(shlex.join([*words, *more]))}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -2966,42 +2839,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, out: Output, stack: contextlib.ExitStack) -> int:
     """Load or verify; raises OSError and ValueError before it has begun."""
-    begin, is_trial, failures = time.monotonic(), options.verify or options.dry_run, []
+    is_trial = options.verify or options.dry_run
     patience = Patience(options.busy_timeout, lambda name, event: watch.log("WARNING", name, event))
     place = find_place(options.db, patience)
-    sources: list[Any] = [
-        stack.enter_context(contextlib.closing(Source(schema, path, options.encoding, schemas=SCHEMAS)))
-        for schema in SCHEMAS if (path := options.files.get(schema.table))]
+    sources: list[Any] = [stack.enter_context(contextlib.closing(
+        Source(schema, options.files[schema.table], options.encoding, schemas=SCHEMAS)))
+        for schema in SCHEMAS if schema.table in options.files]
     place.prepare(writes=not is_trial)
-    if options.verify:
-        sources = open_stored(place, SCHEMAS, stack, failures)
-        if not sources and not failures:
-            raise ValueError(f"there is no {', '.join(map(place.name, SCHEMAS))}{place.where()}; see --db")
-    elif not sources:
-        check_sample_place(place, schemas := [schema for schema in SCHEMAS if schema.table in SAMPLE])
-        sources = [Source(schema, "sample", text=SAMPLE[schema.table]) for schema in schemas]
+    if options.verify and not (sources := open_stored(place, SCHEMAS, stack)):
+        raise ValueError(f"there is no {', '.join(map(place.name, SCHEMAS))}{place.where()}; see --db")
+    sources = sources or open_sample(place)
     check_outputs(options, sources, place.paths(SCHEMAS))
     watch = Watch(options.log_file, options.trace, databases=list(map(place.name, SCHEMAS)))
-    rejects = Rejects(options.rejects, sources) if options.rejects else None
-    report = Report(sources, place, options, out, rejects, watch, Progress(options.quiet, patience))
+    rejects = Rejects(options.rejects, sources, stack) if options.rejects else None
+    report = Report(sources, place, options, out, rejects, watch, patience)
     interrupts = Interrupts(patience, stack)
     opens = functools.partial(TrialTable, place, patience, options.verify) if is_trial else None
     with Databases(SCHEMAS, place, watch, sources, opens) as databases:
         loader = Loader(databases, sources, report, interrupts, options.batch_size, options.replace)
         loader.run()
     if rejects:
-        rejects.close(sources)
-    failures += sorted({worker.failure for worker in databases.workers.values()} - {None, *failures})
-    failures = failures or [f"{each.name}: {each.failure}" for each in report.sections if each.failure]
+        rejects.close()
+    failures = sorted({worker.failure for worker in databases.workers.values()} - {None}) or [
+        f"{each.name}: {each.failure}" for each in report.sections.values() if each.failure]
     cut = next((source.cut for source in sources if source.cut), None)
-    status = 3 if failures or cut or report.total(FAILED) or rejects and rejects.error else int(
-        report.total(REJECTED) > 0 and bool(options.files or options.verify))
+    status = 1 if report.counts[REJECTED] and (options.files or options.verify) else 0
+    if failures or cut or report.counts[FAILED] or rejects and rejects.errors:
+        status = 3
     status = 128 + interrupts.number if interrupts.number else status
-    totals = format_totals(options, report, databases, loader.threads, begin)
-    report.summarize(status, totals, list_next_steps(options, place.shown, report, rejects), cut)
-    watch.log("INFO", "-", totals)
+    transactions = [databases.workers[table].transactions for table in report.sections]
+    report.summarize(status, cut, loader.threads, transactions,
+                     format_next_step(options, place.shown, report, rejects))
     notices, errors = [note for source in sources for note in source.notices], watch.close()
-    complain(*notices, *failures, cut and f"not all was read: {cut}", rejects and rejects.error, *errors)
+    errors += rejects.errors.values() if rejects else ()
+    complain(*notices, *failures, cut and cut not in failures and f"not all was read: {cut}", *errors)
     return max(status, 3) if errors else status
 
 

@@ -472,6 +472,29 @@ def test_a_terminal_gets_colour(tmp_path: Path) -> None:
     assert len(re.findall(r"\x1b\[0?m", out)) * 2 == out.count("\x1b[")
 
 
+@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=["colour", "NO_COLOR", "dumb"])
+def test_the_table_colours_counts_of_rejected_and_failed_that_are_not_0(tmp_path: Path,
+                                                                        environment: dict[str, str]) -> None:
+    write_users(tmp_path / "users.csv", 1200, lambda number: number <= 1100)
+    write_products(tmp_path / "products.csv", 3)
+    (tmp_path / "orders.csv").write_text("id,user_id,product_id,quantity\n1,1,1,0\n2,1150,2,2\n", encoding="utf-8")
+    (tmp_path / "orders.db").write_bytes(b"no database" * 100)
+    status, out, _ = Terminal(tmp_path, *ALL, columns=120, **environment).finish()
+    assert status == 3
+    lines = out.splitlines()
+    start = next(number for number, line in enumerate(lines) if plain(line).startswith("database "))
+    rows = dict(zip(MODELS, lines[start + 1:start + 4]))
+    assert len({len(plain(line)) for line in lines[start:start + 4]}) == 1                 # still in columns
+    assert table(plain(out))["users.db"]["rejected"] == "1,100" and table(plain(out))["orders.db"]["failed"] == "1"
+    coloured = {model: re.findall(r"\x1b\[([\d;]+)m *([\d,]+)\x1b\[0?m", row) for model, row in rows.items()}
+    marks = dict(re.findall(r"\x1b\[([\d;]+)m\S (rejected|failed) ", out))
+    colours = {verdict: colour for colour, verdict in marks.items()}
+    assert coloured == ({model: [] for model in MODELS} if environment else {
+        "users": [(colours["rejected"], "1,100")], "products": [],
+        "orders": [(colours["rejected"], "1"), (colours["failed"], "1")]})
+    assert not environment or "\x1b[3" not in out
+
+
 def test_colour_is_all_that_a_terminal_gets_more(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     _, coloured, _ = Terminal(tmp_path).finish()
