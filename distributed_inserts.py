@@ -1598,6 +1598,7 @@ class Batch:
         self.counts: Counter[str] = Counter()           # of the verdicts, once it is answered
         self.failure: str | None = None
         self.transaction = 0                # its number in its database
+        self.began_at = self.ended_at = time.perf_counter()
         self.ready, self.answered, self.begins = threading.Event(), threading.Event(), threading.Lock()
 
     def validate(self) -> None:
@@ -1623,6 +1624,7 @@ class Batch:
         for position in self.problems:
             self.verdicts[position] = REJECTED
         self.counts.update(self.verdicts)
+        self.ended_at = time.perf_counter()
         self.answered.set()
 
     def outcome(self, position: int) -> Outcome:
@@ -2020,14 +2022,10 @@ class Databases:
 
     def carry(self, batch: Batch) -> None:
         """Bring a batch that has its ticket to its verdicts; a batch's thread runs it."""
-        database = self.workers[batch.schema.table].name
         try:
-            with self._watch.span(batch.name, database, work=batch.name) as details:
-                self.check(batch)
-                batch.answered.wait()
-                if details is not None:
-                    details.update(lines=f"{batch.line(0)}-{batch.line(batch.size - 1)}",
-                                   transaction=batch.transaction, **batch.counts)
+            batch.began_at = self._watch.now()
+            self.check(batch)
+            batch.answered.wait()
         except Exception:                   # whatever it was, the batch is ready after this
             self.check(batch)
 
@@ -2333,6 +2331,8 @@ class Report:
         section, options, text = self.sections[batch.schema.table], self._options, ""
         section.count(batch)
         self.counts.update(batch.counts)
+        self._watch.event(batch.name, section.name, batch.began_at, batch.ended_at, batch.name, **batch.counts,
+                          lines=f"{batch.line(0)}-{batch.line(batch.size - 1)}", transaction=batch.transaction)
         bad = range(batch.size) if batch.failure else sorted({*batch.problems, *batch.unsettled})
         if self._rejects and batch.problems:
             self._rejects.add(section, batch)
@@ -2543,22 +2543,23 @@ class Watch:
         # Not buffered, each line is one call of the system: those of several threads do not mix.
         self._log = open(log_file, "ab", buffering=0) if log_file else None
 
-    @contextlib.contextmanager
-    def span(self, name: str, database: str, begin: float = 0, work: str | None = None,
-             **details: object) -> Iterator[dict | None]:
-        """Put what happens inside, or since `begin`, on the timeline; yields the details if anybody looks.
-
-        `work` is the name of the thread, if that is not what it is called.
-        """
-        begin = begin or self.now()
-        yield details if self._trace else None
+    def event(self, name: str, database: str, begin: float, end: float, work: str | None = None,
+              **details: object) -> None:
+        """Put what happened on the timeline: `work` is the name of the thread, if that is not what it is called."""
         if self._trace:
             thread = work or threading.current_thread().name
             first = re.search(r"#(\d+)", thread)        # of a batch's records; the insert worker has row 1
             self._events.append({
                 "ph": "X", "name": name, "pid": self._databases.index(database) + 1,
                 "tid": int(first[1]) + 1 if first else 1, "ts": round(begin * 1e6, 1),
-                "dur": round((self.now() - begin) * 1e6, 1), "args": details, "thread": thread})
+                "dur": round((end - begin) * 1e6, 1), "args": details, "thread": thread})
+
+    @contextlib.contextmanager
+    def span(self, name: str, database: str, work: str | None = None) -> Iterator[None]:
+        """Put what happens inside on the timeline."""
+        begin = self.now()
+        yield
+        self.event(name, database, begin, self.now(), work)
 
     def log(self, level: str, database: str, text: str, work: str | None = None) -> None:
         """Write a line into the log: `work` is the thread that it is about, if not this one."""
@@ -2574,10 +2575,10 @@ class Watch:
         """Tell of a transaction that was committed."""
         if self._log or self._trace:
             counts = sum((batch.counts for batch in group), Counter())
-            details = {"first": group[0].name, "last": group[-1].name, **counts}
-            with self.span(f"transaction {number}", database, begin, **details):
-                words = " ".join(f"{name}={value}" for name, value in details.items())
-                self.log("INFO", database, f"transaction={number} {words} s={self.now() - begin:.4f}")
+            details, end = {"first": group[0].name, "last": group[-1].name, **counts}, self.now()
+            self.event(f"transaction {number}", database, begin, end, **details)
+            words = " ".join(f"{name}={value}" for name, value in details.items())
+            self.log("INFO", database, f"transaction={number} {words} s={end - begin:.4f}")
 
     def close(self) -> list[str]:
         """Write the timeline and close the files; return what went wrong."""
