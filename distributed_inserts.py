@@ -402,8 +402,7 @@ def check_columns(schema: Schema, columns: Sequence[Sequence[object]], skip: Col
                   are_texts: bool = False) -> tuple[list[list], dict[int, list[Problem]]]:
     """Return the columns to store, with None for what is not, and all problems of records alone, by position.
 
-    Records at the positions to `skip` have their problems already and get no more.  With `are_texts` every value
-    is a str.
+    Records at the positions to `skip` have their problems already and get no more.  `are_texts`: all are str.
     """
     stored: list[list] = []
     problems: dict[int, list[Problem]] = {}
@@ -505,7 +504,8 @@ AFTER_ELEMENT = re.compile(r"[ \t\n\r]*([,\]])[ \t\n\r]*")
 # An object that is no record (it has no id) up to the first list in it, behind texts, words and flat objects.
 _TEXT = r'"(?:[^"\\]|\\.)*"'
 LIST_WITHIN = re.compile(
-    rf'\s*\{{(?:\s*(?!"(?i:id)"){_TEXT}\s*:\s*(?:{_TEXT}|\{{[^][{{}}]*\}}|[^][{{}}",\s]+)\s*,)*\s*{_TEXT}\s*:\s*\[')
+    rf'\s*\{{(?:\s*(?!"(?i:id)"){_TEXT}\s*:\s*(?:{_TEXT}|\{{[^][{{}}]*\}}|[^][{{}}",\s]+)\s*,)*'
+    rf'\s*{_TEXT}\s*:\s*\[')
 
 
 def _make_object(pairs: Sequence[tuple[str, object]]) -> dict | Problem:
@@ -540,7 +540,7 @@ def decode_objects(text: str, count: int) -> list[dict] | None:
 
 
 def decode_elements(text: str, is_first: bool, at_end: bool) -> tuple[list, list[tuple], int, object]:
-    """Return the elements of an array that a text begins with, their spans, where the rest begins, how it ended.
+    """Return the elements that a text begins with, their spans, where the rest begins and how it ended.
 
     That is None if more text is needed, "" at the end of the array, else an error.
     """
@@ -585,8 +585,8 @@ codecs.register_error("keep_bytes", _keep_bytes)
 class Block(NamedTuple):
     """Consecutive records as they were read: their cells by field, in the schema's order, and their lines.
 
-    `raws` returns the text of every record; `unread` says by position which could not be read: their cells are
-    blank.  `first_item` is the number of the first one in a JSON array.
+    `raws` returns the text of every record; `unread` says by position which could not be read: their cells
+    are blank.  `first_item` is the number of the first one in a JSON array.
     """
 
     columns: Sequence[Sequence[object]]
@@ -810,8 +810,8 @@ class Source:
         """Yield each row, or why it is none, with the lines from which to which it stands.
 
         A quote that was never meant as one would swallow the records below it.  So a record ends where a line
-        could be a record by itself, see `_record_lines`; a line with a quote that finds no end is rejected alone,
-        and those that it was followed over are read each by itself: no line is read more than three times.
+        could be a record by itself, see `_record_lines`; a line whose quote finds no end is rejected alone,
+        those that it was followed over are read each by itself: no line is read more than three times.
         """
         reader, rows = self._reader(lines), []
         with contextlib.suppress(csv.Error):
@@ -871,8 +871,8 @@ class Source:
             is_plain = len(joined) <= RECORD_MAX and len(BETWEEN_OBJECTS.findall(joined)) == len(texts) - 1
             values = is_plain and decode_objects(joined, len(texts)) or list(map(_decode_line, texts))
             if values:
-                yield self._objects_block(values, [self._line + each for each in positions], lambda lines=lines,
-                                          positions=positions: [lines[each] + "\n" for each in positions])
+                raws = functools.partial(lambda lines, at: [lines[i] + "\n" for i in at], lines, positions)
+                yield self._objects_block(values, [self._line + each for each in positions], raws)
             self._line += len(lines) - 1
             text = self._next_lines()
 
@@ -1032,8 +1032,8 @@ class Table:
     """One schema's table, through one connection, for one thread at a time: what the engines share.
 
     An engine has SQL: TYPES (what else is FITTING), LOOK, CREATE, LOWER, IRREGULAR, INDEXES; whether an error
-    ABORTS the transaction; and methods: _execute, _select, _read (row by row), _insert and _update (return how
-    many rows), _begin.
+    ABORTS the transaction; and methods: _execute, _select, _read (row by row), _insert and _update (return
+    how many rows), _begin.
     """
 
     def __init__(self, schema: Schema, name: str, patience: Patience, keeps_keys: bool = False) -> None:
@@ -1271,7 +1271,7 @@ class SqliteTable(Table):
             self._file, ((self._mode,),) = os.stat(self._path), self._execute("PRAGMA journal_mode")
         found = [self._execute(f"PRAGMA {pragma}") for pragma in PRAGMAS]
         if self._path and found[0] != [("wal",)]:
-            raise StorageError(f"write-ahead logging cannot be used here (the journal mode stays {self._mode})")
+            raise StorageError(f"no write-ahead logging here: the journal mode stays {self._mode}")
         return super().create()
 
     def _begin(self) -> tuple[int, object]:
@@ -1465,7 +1465,8 @@ class PostgresTable(Table):
         SELECT 'it', 'missing, as this is somebody else''s database: it holds ' || min(relname) FROM pg_class
             WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v')
             AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'e') -- extension's
-        UNION ALL SELECT 'it', CASE WHEN relkind NOT IN ('r', 'p') OR relispartition THEN 'a view or partition'
+        UNION ALL SELECT 'it', CASE WHEN relkind NOT IN ('r', 'p') OR relispartition
+            THEN 'a view or partition'
             WHEN relpersistence <> 'p' THEN 'unlogged or temporary'
             WHEN relrowsecurity THEN 'under row-level security' ELSE 'a table' END FROM it
         UNION ALL SELECT 'it', 'in the encoding ' || current_setting('server_encoding') || ' and not UTF8'
@@ -1580,8 +1581,8 @@ class Batch:
     """Consecutive records of one input on their way to their verdicts.
 
     It belongs to its own thread until it is `ready`, to its worker until `answered`, then to the main thread.
-    By position: `problems` of a record itself and of its references, `clashes` with other records, `unsettled`
-    (why it could not be decided).  `failure` is the reason why nothing of the batch is stored.
+    By position: `problems` of a record and its references, `clashes` with other records, `unsettled` (why it
+    could not be decided).  `failure` is the reason why nothing of the batch is stored.
     """
 
     def __init__(self, schema: Schema, block: Block, part: range, first: int, replaces: bool = False) -> None:
@@ -1644,14 +1645,14 @@ def _repeated(values: list) -> set:
 def settle(batch: Batch, table: Any) -> None:
     """Decide every record of a batch, inside the worker's transaction, and store those that are to be stored.
 
-    Is this e-mail taken?  The transaction began alone among all writers, so what is read here stays true until
-    it ends, and it sees its own earlier batches.  First the ids: a stored record that is the same makes this one
-    unchanged.  Of the others, one look-up a unique field tells which of their keys stored records hold.  A
-    record is suspect if its id is stored, if one of its keys is held, or if its id or a key stands twice in the
-    batch.  All others can clash with nothing: the sound ones are inserted together.  The suspects are decided
-    one by one, in input order: what each takes or frees counts for the next.  So the first in input order wins,
-    whatever the threads did; and a record that was rejected for itself is told its clashes too, but claims
-    neither an id nor a key.
+    Is this e-mail taken?  The transaction began alone among all writers, so what is read here stays true
+    until it ends, and it sees its own earlier batches.  First the ids: a stored record that is the same makes
+    this one unchanged.  Of the others, one look-up a unique field tells which of their keys stored records
+    hold.  A record is suspect if its id is stored, if one of its keys is held, or if its id or a key stands
+    twice in the batch.  All others can clash with nothing: the sound ones are inserted together.  The
+    suspects are decided one by one, in input order: what each takes or frees counts for the next.  So the
+    first in input order wins, whatever the threads did; and a record that was rejected for itself is told its clashes
+    too, but claims neither an id nor a key.
     """
     rows, ids, gone = list(zip(*batch.columns)), batch.columns[0], {*batch.problems, *batch.unsettled}
     stored: dict[int, tuple] = {}           # the stored rows with these ids
@@ -1673,9 +1674,9 @@ def settle(batch: Batch, table: Any) -> None:
     gone |= same
     if suspects:
         gone |= _judge_suspects(batch, rows, sorted(suspects), stored, holders, table)
-    _store(batch, [position for position in range(batch.size) if position not in gone], lambda left: table.insert(
-        list(map(rows.__getitem__, left)),
-        {place: list(map(keys.__getitem__, left)) for place, keys in batch.keys.items()}))
+    new = [position for position in range(batch.size) if position not in gone]
+    _store(batch, new, lambda some: table.insert(list(map(rows.__getitem__, some)), {
+        place: list(map(keys.__getitem__, some)) for place, keys in batch.keys.items()}))
 
 
 def _judge_suspects(batch: Batch, rows: list[tuple], suspects: list[int], stored: dict[int, tuple],
@@ -1707,7 +1708,7 @@ def _judge_suspects(batch: Batch, rows: list[tuple], suspects: list[int], stored
                     values[inserted[id_]] = values[position]
             else:
                 replaced[id_] = position
-    _store(batch, [*replaced.values()], lambda left: table.replace([rows[position] for position in left]))
+    _store(batch, [*replaced.values()], lambda some: table.replace([rows[position] for position in some]))
     return gone
 
 
@@ -1723,12 +1724,13 @@ def _find_clashes(batch: Batch, position: int, row: tuple, before: tuple | None,
         if holder != row[0]:
             text = known[holder][place] if holder in known else row[place]
             differs = f" ({escape(str(text), 60)})" if text != row[place] else ""
-            problems.append(Problem(name, "not_unique", row[place], f"{batch.schema.record} {holder}{differs}"))
+            detail = f"{batch.schema.record} {holder}{differs}"
+            problems.append(Problem(name, "not_unique", row[place], detail))
     return problems
 
 
 def _store(batch: Batch, positions: list[int], action: Callable[[list[int]], None]) -> None:
-    """Store records at these positions by an action; one that a constraint of the table refuses fails alone."""
+    """Store the records at these positions; one that a constraint of the table refuses fails alone."""
     try:
         if positions:
             action(positions)
@@ -1740,7 +1742,7 @@ def _store(batch: Batch, positions: list[int], action: Callable[[list[int]], Non
 
 
 class Ids:
-    """A set of ids: as far as they grow, a range with holes, which takes a tenth of a set's time and memory."""
+    """A set of ids: as far as they grow, a range with holes, at a tenth of a set's time and memory."""
 
     def __init__(self) -> None:
         self._first = self._stop = 0        # all between them are in it but the holes, and some others
@@ -1782,15 +1784,15 @@ REJECTED_MAX = 500_000              # rejected records of a model whose lines ar
 class InsertWorker:
     """The only thread that uses one database's table; it answers every ticket, whatever happens.
 
-    The first error fails the transaction it hits and all records to come; a worker that `serves` another program
-    opens its table anew for the next ones.  It commits as soon as nothing else waits; one that loads, only at
-    COMMIT and COMPLETE tickets, so that its transactions depend on the input alone.
+    The first error fails the transaction it hits and all records to come; a worker that `serves` another
+    program opens its table anew for the next ones.  It commits as soon as nothing else waits; one that loads,
+    only at COMMIT and COMPLETE tickets, so that its transactions depend on the input alone.
     """
 
     def __init__(self, schema: Schema, name: str, open_table: Callable[[], Any], watch: Watch, serves: bool,
                  is_parent: bool) -> None:
         self.schema, self.name = schema, name
-        self.complete = threading.Event()   # all of this load's records of the model are stored, or will not be
+        self.complete = threading.Event()   # all of this load's records are stored, or will not be
         self.cut: str | None = None         # why not all of them were read
         self.failure: str | None = None
         self.is_absent = False              # there is no such table, and none is made
@@ -1926,7 +1928,7 @@ class InsertWorker:
             self._ids.add(stored)
 
     def _fail(self, error: Exception) -> str:
-        """Fail the open transaction and, unless this worker serves, all that is to come; return the reason."""
+        """Fail the open transaction and, unless it serves, all that is to come; return the reason."""
         kind = "" if isinstance(error, StorageError) else f"{type(error).__name__}: "
         reason = self.failure or f"{self.name}: {kind}{escape(str(error), 300)}"
         self._watch.log("ERROR", self.name, reason)
@@ -1968,8 +1970,8 @@ class Databases:
     database while an order that refers to it may be on its way into another.
     """
 
-    def __init__(self, schemas: Sequence[Schema], place: Any, watch: Watch, sources: Sequence[Any] | None = None,
-                 open_table: Callable[..., Any] | None = None) -> None:
+    def __init__(self, schemas: Sequence[Schema], place: Any, watch: Watch,
+                 sources: Sequence[Any] | None = None, open_table: Callable[..., Any] | None = None) -> None:
         """Only references to models without a source are looked up; without sources, it serves a program."""
         self.schemas, self._place, self._watch = schemas, place, watch
         self._sources = {source.schema.table: source for source in sources or ()}
@@ -1995,7 +1997,7 @@ class Databases:
         self.close()
 
     def insert(self, model: str, record: Mapping[str, object], *, replace: bool = False) -> Outcome:
-        """Return what became of one record, after its commit; a bad record or a failed database raises nothing.
+        """Return what became of one record, after its commit; never raises for a bad one or a database.
 
         With `replace` a stored record with the same id and other content is replaced.  Calls that wait at the
         same time share a commit.  After a failure the next call opens the database again.
@@ -2038,7 +2040,7 @@ class Databases:
             database, references = self.workers[batch.schema.table].name, batch.schema.references
             batch.validate()
             if references:
-                with self._watch.span(f"wait for {', '.join(references.values())}", database, work=batch.name):
+                with self._watch.span(f"wait for {', '.join(references.values())}", database, batch.name):
                     for table in references.values():
                         self.workers[table].complete.wait()     # an order waits for users and products here
             for place, table in references.items():
@@ -2083,10 +2085,11 @@ class Databases:
             worker.join()
 
 
-def open_databases(place: str, *, busy_timeout: float = 30.0, schemas: Sequence[Schema] = SCHEMAS) -> Databases:
+def open_databases(place: str, *, busy_timeout: float = 30.0,
+                   schemas: Sequence[Schema] = SCHEMAS) -> Databases:
     """Return the databases of a folder or a PostgreSQL URL, made if missing, to insert single records into.
 
-    Use it in a `with` block: it starts one insert worker a database, and at its end answers everybody and closes.
+    Use it in a `with` block: it starts an insert worker a database; at its end it answers everybody and closes.
     `busy_timeout` is how many seconds a lock of another program is waited for.
     Raises ValueError for a place that cannot be used, OSError for a folder that may not be written.
     """
@@ -2099,12 +2102,12 @@ FLIGHT_RECORDS = 40_000             # records on their way to their verdicts at 
 FLIGHT_BATCHES = 256                # and their threads
 SINGLE_MAX = 1000                   # records of a model up to which each has a thread of its own
 START_S = 10                        # after which the main thread carries a batch whose thread has not begun
-SWITCH_S = 0.05                     # for which a thread computes before another one may: 4 % less than at 0.005
+SWITCH_S = 0.05                     # for which a thread computes before another one may: saves 4 %
 STACK_BYTES = 1 << 18               # of such a thread: 3,000 start and end in 0.9 instead of 1.2 s
 
 
 class Loader:
-    """One load: reads the sources level by level, starts a thread a batch and reports the answers in order."""
+    """One load: reads the sources level by level, starts a thread a batch, reports the answers in order."""
 
     def __init__(self, databases: Databases, sources: Sequence[Any], report: Report, interrupts: Interrupts,
                  batch_size: int | None = None, replaces: bool = False) -> None:
@@ -2331,8 +2334,9 @@ class Report:
         section, options, text = self.sections[batch.schema.table], self._options, ""
         section.count(batch)
         self.counts.update(batch.counts)
-        self._watch.event(batch.name, section.name, batch.began_at, batch.ended_at, batch.name, **batch.counts,
-                          lines=f"{batch.line(0)}-{batch.line(batch.size - 1)}", transaction=batch.transaction)
+        lines = f"{batch.line(0)}-{batch.line(batch.size - 1)}"
+        self._watch.event(batch.name, section.name, batch.began_at, batch.ended_at, batch.name, lines=lines,
+                          transaction=batch.transaction, **batch.counts)
         bad = range(batch.size) if batch.failure else sorted({*batch.problems, *batch.unsettled})
         if self._rejects and batch.problems:
             self._rejects.add(section, batch)
@@ -2545,7 +2549,7 @@ class Watch:
 
     def event(self, name: str, database: str, begin: float, end: float, work: str | None = None,
               **details: object) -> None:
-        """Put what happened on the timeline: `work` is the name of the thread, if that is not what it is called."""
+        """Put what happened on the timeline; `work` is the thread, if it is not this one."""
         if self._trace:
             thread = work or threading.current_thread().name
             first = re.search(r"#(\d+)", thread)        # of a batch's records; the insert worker has row 1
