@@ -985,15 +985,17 @@ class Patience:
         """Return whether an interrupt came more than a second ago."""
         return self.interrupted_at is not None and time.monotonic() - self.interrupted_at >= INTERRUPT_GRACE_S
 
-    def insist(self, name: str, attempt: Callable[[], T]) -> T:
+    def insist(self, name: str, attempt: Callable[..., T], *values: object) -> T:
         """Return what the attempt returns, made again while it raises LockedError; raises StorageError."""
         begin = time.monotonic()
         try:
             while True:
-                with contextlib.suppress(LockedError):
-                    return attempt()        # waits a moment by itself, but not for every kind of lock
-                if (waited_s := time.monotonic() - begin) >= self.timeout_s or self.hurried():
-                    raise StorageError(f"locked by another program for {waited_s:.1f} s")
+                try:
+                    return attempt(*values)             # waits a moment by itself, but not for every lock
+                except LockedError:
+                    waited_s = time.monotonic() - begin
+                    if waited_s >= self.timeout_s or self.hurried():
+                        raise StorageError(f"locked by another program for {waited_s:.1f} s") from None
                 self.waits[name] = begin
                 time.sleep(0.001)
         finally:
@@ -1058,7 +1060,7 @@ class Table:
         if not self.check_shape():
             columns = ", ".join(f'"{name}" {kind}' for name, kind in self._types.items())
             sql = self.CREATE.format(table=self._table, columns=columns)
-            self._patience.insist(self._name, lambda: self._execute(sql))
+            self._patience.insist(self._name, self._execute, sql)
         return self.check_shape()
 
     def find_last_id(self) -> int:
@@ -1248,10 +1250,13 @@ class SqliteTable(Table):
         # Text that is not UTF-8 is read all the same; see `_keep_bytes`.
         self._connection.text_factory = lambda text: text.decode("utf-8", "keep_bytes")
 
+    @_sqlite_errors()
+    def _try(self, sql: str, values: Sequence[object]) -> sqlite3.Cursor:
+        return self._connection.execute(sql, values)
+
     def _run(self, sql: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         """Run a statement, again while another program holds a lock: the only door to the database."""
-        attempt = _sqlite_errors()(lambda: self._connection.execute(sql, values))
-        return self._patience.insist(self._name, attempt)
+        return self._patience.insist(self._name, self._try, sql, values)
 
     def _read(self, sql: str, values: Sequence[object] = ()) -> Iterator[tuple]:
         with _sqlite_errors():
@@ -1434,7 +1439,8 @@ class PostgresPlace:
         settings = {name: value.replace("{model}", schema.table) for name, value in self._settings.items()}
         answers: list[Any] = []
 
-        def run() -> None:
+        def connect() -> None:
+            """Open and check the table."""
             try:
                 table = PostgresTable(schema, self.name(schema), self._patience, settings)
                 answers.append(keep_if(check, table))
@@ -1442,7 +1448,7 @@ class PostgresPlace:
                 answers.append(error)
 
         # Nothing interrupts libpq while it connects: the thread that does it is left behind instead.
-        thread = threading.Thread(target=run, name=threading.current_thread().name, daemon=True)
+        thread = threading.Thread(target=connect, name=threading.current_thread().name, daemon=True)
         thread.start()
         while thread.is_alive() and not self._patience.hurried():
             thread.join(0.05)
@@ -1577,6 +1583,22 @@ def find_place(text: str, patience: Patience) -> Any:
 # batches and the seam, nothing of files, engines or output.  What other threads call says so.
 
 
+class Gate:
+    """What happens once: a lock that is held until then, which costs a tenth of a threading.Event."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self.open = self._lock.release      # once only
+
+    def wait(self, timeout_s: float = -1) -> bool:
+        """Block until it is open; return whether it is."""
+        is_open = self._lock.acquire(timeout=timeout_s)
+        if is_open:
+            self._lock.release()            # the next one passes too
+        return is_open
+
+
 class Batch:
     """Consecutive records of one input on their way to their verdicts.
 
@@ -1600,7 +1622,7 @@ class Batch:
         self.failure: str | None = None
         self.transaction = 0                # its number in its database
         self.began_at = self.ended_at = time.perf_counter()
-        self.ready, self.answered, self.begins = threading.Event(), threading.Event(), threading.Lock()
+        self.ready, self.answered, self.begins = Gate(), Gate(), threading.Lock()
 
     def validate(self) -> None:
         """Turn the cells into columns to store, keys and problems."""
@@ -1626,7 +1648,7 @@ class Batch:
             self.verdicts[position] = REJECTED
         self.counts.update(self.verdicts)
         self.ended_at = time.perf_counter()
-        self.answered.set()
+        self.answered.open()
 
     def outcome(self, position: int) -> Outcome:
         """Return what became of a record, its problems in the order of the fields; after the answer."""
@@ -1651,8 +1673,8 @@ def settle(batch: Batch, table: Any) -> None:
     hold.  A record is suspect if its id is stored, if one of its keys is held, or if its id or a key stands
     twice in the batch.  All others can clash with nothing: the sound ones are inserted together.  The
     suspects are decided one by one, in input order: what each takes or frees counts for the next.  So the
-    first in input order wins, whatever the threads did; and a record that was rejected for itself is told its clashes
-    too, but claims neither an id nor a key.
+    first in input order wins, whatever the threads did; and a record that was rejected for itself is told its
+    clashes too, but claims neither an id nor a key.
     """
     rows, ids, gone = list(zip(*batch.columns)), batch.columns[0], {*batch.problems, *batch.unsettled}
     stored: dict[int, tuple] = {}           # the stored rows with these ids
@@ -1771,10 +1793,10 @@ class Question:
     """A ticket that asks for the stored rows with some ids."""
 
     def __init__(self, ids: Collection[int]) -> None:
-        self.ids, self.answered = ids, threading.Event()
+        self.ids, self.answered = ids, Gate()
         self.rows: dict[int, tuple] = {}
         self.failure: str | None = None
-        self.answer = self.answered.set
+        self.answer = self.answered.open
 
 
 COMMIT, COMPLETE, CLOSE = "commit", "complete", "close"     # tickets that end a group, a model and a worker
@@ -1792,7 +1814,7 @@ class InsertWorker:
     def __init__(self, schema: Schema, name: str, open_table: Callable[[], Any], watch: Watch, serves: bool,
                  is_parent: bool) -> None:
         self.schema, self.name = schema, name
-        self.complete = threading.Event()   # all of this load's records are stored, or will not be
+        self.complete = Gate()   # all of this load's records are stored, or will not be
         self.cut: str | None = None         # why not all of them were read
         self.failure: str | None = None
         self.is_absent = False              # there is no such table, and none is made
@@ -1862,7 +1884,7 @@ class InsertWorker:
             if not self._group:             # inside a transaction it would see what is not durable yet
                 self._answer_questions()
             if ticket is COMPLETE:
-                self.complete.set()
+                self.complete.open()
         self._commit()
         self._answer_questions()
         if self._table:
@@ -1988,7 +2010,7 @@ class Databases:
                 worker = self.workers[schema.table] = InsertWorker(
                     schema, place.name(schema), opens, watch, serves, schema.table in parents)
                 if serves or schema not in written:
-                    worker.complete.set()
+                    worker.complete.open()
 
     def __enter__(self) -> Databases:
         return self
@@ -2049,7 +2071,7 @@ class Databases:
         except Exception as error:
             batch.failure = f"{type(error).__name__}: {escape(str(error), 200)}"
         finally:
-            batch.ready.set()               # a lost thread would hold the load up for ever
+            batch.ready.open()               # a lost thread would hold the load up for ever
 
     def _look_up(self, batch: Batch, place: int, parent: InsertWorker) -> None:
         """Find the references of one field that do not exist, in what the load stored and in the database."""
@@ -2089,7 +2111,7 @@ def open_databases(place: str, *, busy_timeout: float = 30.0,
                    schemas: Sequence[Schema] = SCHEMAS) -> Databases:
     """Return the databases of a folder or a PostgreSQL URL, made if missing, to insert single records into.
 
-    Use it in a `with` block: it starts an insert worker a database; at its end it answers everybody and closes.
+    Use it in a `with` block: it starts an insert worker a database; its end answers everybody and closes.
     `busy_timeout` is how many seconds a lock of another program is waited for.
     Raises ValueError for a place that cannot be used, OSError for a folder that may not be written.
     """
