@@ -216,6 +216,14 @@ def escape(text: str, limit: int = 4096) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
 
 
+SECRET = re.compile(r"(?<=[?&])\w*(?:password|secret|scram)\w*=[^&\s]*&?|(?<=://)([^@/:\s]*):[^@/]*(?=@)")
+
+
+def hide_secrets(text: str) -> str:
+    """Return a text without the passwords of the URLs in it."""
+    return SECRET.sub(lambda secret: secret[1] or "", text)
+
+
 def describe(error: BaseException) -> str:
     """Return an error of the system in one line without the name of the file."""
     return escape(getattr(error, "strerror", None) or str(error) or type(error).__name__, 200)
@@ -267,7 +275,10 @@ def _judge_number(field: str, value: object, pattern: re.Pattern[str], code: str
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         text = str(min(max(int(value), -10**400), 10**400))     # str() of 5,000 digits raises
     elif isinstance(value, numbers.Number) and not isinstance(value, bool):
-        text = repr(float(value)) if isinstance(value, numbers.Real) else str(value)    # a Decimal is no Real
+        try:                                                    # a Decimal is no Real
+            text = repr(float(value)) if isinstance(value, numbers.Real) else str(value)
+        except OverflowError:                                   # a fraction
+            text = "1e999"
     if pattern.fullmatch(text):
         return text
     if value is None or text == NULL:
@@ -276,7 +287,7 @@ def _judge_number(field: str, value: object, pattern: re.Pattern[str], code: str
         return Problem(field, "blank", value)
     number = NUMBER.match(text)
     rest = text[number.end() if number else 0:]
-    in_the_way = re.search(r"[^\s0-9]", rest) or re.search(r"\s", rest)
+    in_the_way = re.search(r"[^\s0-9.]", rest) or re.search(r"\s", rest) or re.search(r"\.", rest)
     return Problem(field, code, value, f": it holds {format_value(in_the_way.group())}" if in_the_way else "")
 
 
@@ -398,11 +409,11 @@ RULES: dict[Kind, tuple[Callable, Callable | None]] = {
 RECUR_OF, RECUR_MAX = 100, 25       # of so many values of a column so many differ: they recur
 
 
-def check_columns(schema: Schema, columns: Sequence[Sequence[object]], skip: Collection[int] = (),
-                  are_texts: bool = False) -> tuple[list[list], dict[int, list[Problem]]]:
+def check_columns(schema: Schema, columns: Sequence[Sequence[object]], are_texts: bool = False,
+                  ) -> tuple[list[list], dict[int, list[Problem]]]:
     """Return the columns to store, with None for what is not, and all problems of records alone, by position.
 
-    Records at the positions to `skip` have their problems already and get no more.  `are_texts`: all are str.
+    With `are_texts` every value is a str.
     """
     stored: list[list] = []
     problems: dict[int, list[Problem]] = {}
@@ -419,9 +430,8 @@ def check_columns(schema: Schema, columns: Sequence[Sequence[object]], skip: Col
             converted, odd = list(values), range(len(values))
         for position in odd:
             found = judge(field.name, values[position])
-            is_bad = isinstance(found, Problem)
-            converted[position] = None if is_bad else found
-            if is_bad and position not in skip:
+            converted[position] = None if isinstance(found, Problem) else found
+            if isinstance(found, Problem):
                 problems.setdefault(position, []).append(found)
         stored.append(converted)
     return stored, problems
@@ -439,10 +449,11 @@ def not_an_object(value: object) -> Problem:
 
 def record_cells(schema: Schema, record: object) -> tuple[list[list], dict[int, Problem]]:
     """Return a record as columns of one value, and what is wrong with it if it is no mapping."""
-    if not hasattr(record, "keys"):             # a sqlite3.Row is no Mapping, but has keys
+    try:
+        names = set(record.keys())              # a sqlite3.Row is no Mapping, but has keys
+        return [[record[name] if name in names else None] for name in schema.names], {}
+    except Exception:                           # whatever it is
         return [[None]] * len(schema.names), {0: not_an_object(record)}
-    names = set(record.keys())
-    return [[record[name] if name in names else None] for name in schema.names], {}
 
 
 def validate_record(schema: Schema, record: Mapping[str, object]) -> list[Problem]:
@@ -488,7 +499,6 @@ EXCEL = "an Excel workbook: save it as CSV UTF-8"
 FOREIGN = {                         # how files begin that are none of ours, what they are, and the way out
     b"\xd0\xcf\x11\xe0": EXCEL, b"PK\x03\x04": "a zip archive: unpack it",
     b"SQLite format 3\0": "an SQLite database: sqlite3 -csv -header FILE 'SELECT * FROM …' makes CSV of it",
-    codecs.BOM_UTF32_LE: "text in UTF-32: add --encoding utf-32",
     b"BZh": "compressed by bzip2: unpack it", b"\xfd7zXZ": "compressed by xz: unpack it",
     b"\x28\xb5\x2f\xfd": "compressed by zstd: unpack it", b"7z\xbc\xaf": "a 7z archive: unpack it",
     b"Rar!": "a rar archive: unpack it"}
@@ -501,11 +511,12 @@ SPACE_AFTER_QUOTE = re.compile(r'" +(?=[,;|\t\r\n]|$)')
 SPACE = re.compile(r"[ \t\n\r]*")
 BETWEEN_OBJECTS = re.compile(r"\}[ \t\n\r]*,[ \t\n\r]*\{")
 AFTER_ELEMENT = re.compile(r"[ \t\n\r]*([,\]])[ \t\n\r]*")
-# An object that is no record (it has no id) up to the first list in it, behind texts, words and flat objects.
+# An object that is no record (it has no id) up to the first list in it, behind texts, words and objects.
 _TEXT = r'"(?:[^"\\]|\\.)*"'
+_FLAT = rf'\{{(?:[^][{{}}"]|{_TEXT})*\}}'
+_NESTED = rf'\{{(?:[^][{{}}"]|{_TEXT}|{_FLAT})*\}}'
 LIST_WITHIN = re.compile(
-    rf'\s*\{{(?:\s*(?!"(?i:id)"){_TEXT}\s*:\s*(?:{_TEXT}|\{{[^][{{}}]*\}}|[^][{{}}",\s]+)\s*,)*'
-    rf'\s*{_TEXT}\s*:\s*\[')
+    rf'\s*\{{(?:\s*(?!"(?i:id)"){_TEXT}\s*:\s*(?:{_TEXT}|{_NESTED}|[^][{{}}",\s]+)\s*,)*\s*{_TEXT}\s*:\s*\[')
 
 
 def _make_object(pairs: Sequence[tuple[str, object]]) -> dict | Problem:
@@ -516,18 +527,8 @@ def _make_object(pairs: Sequence[tuple[str, object]]) -> dict | Problem:
     return malformed(f"the key {format_value(key)} is there more than once")
 
 
-# A number that is no integer stays text; so does one of more than 4,300 digits, which the rules reject.
-NUMBERS = {"parse_float": Numeral, "parse_constant": Numeral}
-JSON = json.JSONDecoder(object_pairs_hook=_make_object, **NUMBERS)
-LONG_JSON = json.JSONDecoder(object_pairs_hook=_make_object, parse_int=Numeral, **NUMBERS)
-
-
-def decode_json(text: str, start: int = 0) -> tuple[object, int]:
-    """Return the JSON value that begins there, and where it ends; raises ValueError or RecursionError."""
-    try:
-        return JSON.raw_decode(text, start)
-    except ValueError:
-        return LONG_JSON.raw_decode(text, start)
+# A number that is no integer stays text.
+JSON = json.JSONDecoder(object_pairs_hook=_make_object, parse_float=Numeral, parse_constant=Numeral)
 
 
 def decode_objects(text: str, count: int) -> list[dict] | None:
@@ -554,7 +555,7 @@ def decode_elements(text: str, is_first: bool, at_end: bool) -> tuple[list, list
         return objects, [(begin, last + 1) for begin, (last, _) in zip(starts, bounds)], starts[-1], None
     try:
         while True:
-            value, stop = decode_json(text, end)
+            value, stop = JSON.raw_decode(text, end)
             after = AFTER_ELEMENT.match(text, stop)
             if after or at_end and text[stop - 1] in '}"]':     # it is whole, whatever follows it
                 values.append(value if stop - end <= RECORD_MAX else malformed(TOO_LONG))
@@ -612,7 +613,7 @@ class Source:
         self.name, self.delimiter, self.format = "standard input" if path == "-" else path, ",", "csv"
         self.notices: list[str] = []
         self.cut: str | None = None
-        self.identity = self.total = None   # of a file: device and inode, bytes
+        self.is_file, self.total = text is None, None   # in bytes
         self._schemas, self._extra, self._is_checked = schemas, [], False
         self._places = {name.casefold(): place for place, name in enumerate(schema.names)}
         self._line, self._column = 1 if text is None else 0, 0  # of a text counted from below its header
@@ -621,7 +622,6 @@ class Source:
         self.close, self.done = self._bytes.close, self._bytes.tell     # how many of the `total` are read
         if text is None:
             status = os.fstat(self._bytes.fileno())
-            self.identity = (status.st_dev, status.st_ino)
             self.total = status.st_size if stat.S_ISREG(status.st_mode) else None
         try:
             self._text = self._open_text()
@@ -632,7 +632,7 @@ class Source:
 
     def place(self, line: int) -> str:
         """Return what a person needs to find a record: `users.csv:11`."""
-        return f"{escape(self.name)}:{line}" if self.identity else f"{self.name} {self.schema.table}:{line}"
+        return f"{escape(self.name)}:{line}" if self.is_file else f"{self.name} {self.schema.table}:{line}"
 
     def blocks(self) -> Iterator[Block]:
         """Yield all records in order, some thousand at a time; when the file breaks off, `cut` tells."""
@@ -651,12 +651,11 @@ class Source:
             import gzip                     # seldom needed
             stream = gzip.GzipFile(fileobj=stream)
         head = stream.peek(4096)[:4096]
-        is_wide = "32" in self.encoding
-        for magic, what in () if is_wide else FOREIGN.items():
+        for magic, what in FOREIGN.items():
             if head.startswith(magic):
                 what = EXCEL if b"[Content_Types].xml" in head else what
                 raise ValueError(f"{name} is not CSV or JSON but {what}")
-        for bom, encoding in ({codecs.BOM_UTF32_LE: "utf-32-le"} if is_wide else BOMS).items():
+        for bom, encoding in BOMS.items():
             if head.startswith(bom):
                 self.bom, self.encoding = stream.read(len(bom)), encoding
         try:                                # one that can keep bytes, which idna cannot
@@ -665,7 +664,7 @@ class Source:
         except (LookupError, ValueError):
             raise ValueError(f"--encoding: {format_value(self.encoding)} is no encoding that Python knows:"
                              " try cp1252, latin-1 or utf-16-le") from None
-        if b"\0" in head and not re.match("utf.?(16|32)", self.encoding, re.IGNORECASE):
+        if b"\0" in head and not re.match("utf.?16", self.encoding, re.IGNORECASE):
             raise ValueError(f"{name} is a binary file, not CSV or JSON; if it is text in UTF-16 without a"
                              " mark, add --encoding utf-16-le")
         return text
@@ -674,14 +673,16 @@ class Source:
         """Return the reader of what the text begins like; raises ValueError if it cannot hold records."""
         begins = text.lstrip()[:1]
         first = _decode_line(text.strip().partition("\n")[0].strip()) if begins == "{" else None
-        is_record = isinstance(first, dict) and any(key.strip().casefold() in self._places for key in first)
+        names = {key.strip().casefold() for key in (first if isinstance(first, dict) else ())}
+        is_record = "id" in names or len(self._places.keys() & names) > 1
         if within := LIST_WITHIN.match(text) if begins == "{" and not is_record else re.match(r"\s*\[", text):
             self.format, self.header = "json", "["
             return self._read_array(text, within.end())
         text = self._next_lines(text)
         if begins != "{":
             return self._read_csv(self._read_header(text))
-        if dict not in {type(_decode_line(line.strip())) for line in text.strip().split("\n", 2)[:2]}:
+        lines = text.strip().split("\n", 2)[:2]
+        if dict not in {type(_decode_line(line.strip().rstrip(","))) for line in lines}:
             raise ValueError(
                 f"{escape(self.name)} begins with {{ but is neither JSON Lines nor an object with one list in"
                 " it: `jq -c . FILE` makes JSON Lines of objects, `jq .LIST FILE` takes a list out")
@@ -733,11 +734,14 @@ class Source:
         if not wrong:
             return
         for other in self._schemas:
-            if set(names) >= {name.casefold() for name in other.names}:
+            if other is not self.schema and set(names) >= {name.casefold() for name in other.names}:
                 wrong = [f"the columns of {other.table} (load it with --{other.table})"]
         import difflib                      # only here: it takes a millisecond of the start
-        near = [f"; {name} could be {format_value(match)}" for name in self._places if name not in names
-                for match in difflib.get_close_matches(name, set(names) - self._places.keys(), 1)]
+        others = [each for each in names if each not in self._places]
+        near = []
+        for name in [name for name in self._places if name not in names]:
+            matches = difflib.get_close_matches(name, others) or [each for each in others if name in each]
+            near += [f"; {name} could be {format_value(match)}" for match in matches[:1]]
         if {"pk", "fields"} <= set(names):  # what Django's dumpdata writes
             near = ["; jq '[.[] | {id: .pk} + .fields]' makes records of it"]
         raise ValueError(f"{escape(self.name)}: {what} {' and '.join(wrong)}; found: "
@@ -746,7 +750,8 @@ class Source:
     def _reader(self, lines: Iterable[str]) -> Any:
         csv.field_size_limit(2 * FOLLOW_MAX)            # one for all readers; a record's size is judged here
         if self.delimiter != "\t":          # only a space before a quote is skipped
-            lines = (line.replace('\t"', ' "') for line in lines)
+            tab, space = f'{self.delimiter}\t"', f'{self.delimiter} "'
+            lines = (line.replace(tab, space) for line in lines)
         return csv.reader(lines, strict=True, skipinitialspace=True, delimiter=self.delimiter)
 
     def _read_csv(self, text: str) -> Iterator[Block]:
@@ -798,9 +803,9 @@ class Source:
             return None
         ended = text if text.endswith("\n") else text + end
         cells, count = ended.replace(end, f"{comma}\n{comma}").split(comma), ended.count("\n")
-        ids = cells[self.picks[0]:-1:stride]    # where one is blank, it is perhaps a row of blanks
+        # Where an id is blank, it is perhaps a row of empty cells.
         if (len(cells) != count * stride + 1 or cells[self.width::stride].count("\n") != count
-                or not {"", " "}.isdisjoint(ids)):
+                or not all(map(str.strip, cells[self.picks[0]:-1:stride]))):
             return None
         self._line += count
         return Block([cells[pick:-1:stride] for pick in self.picks], range(self._line - count, self._line),
@@ -840,11 +845,12 @@ class Source:
     def _record_lines(self, lines: list[str], start: int, is_alone: bool) -> Iterator[str]:
         """Yield a record's first line, and those below as far as none of them is a record by itself.
 
-        The last line of a cell, which closes the quote, may look like one unless the id is the first column.
+        The last line of a cell, which closes the quote, may look like one unless the id stands left of it.
         """
         yield lines[start]
+        quoted = len(next(csv.reader(lines[start:start + 1], delimiter=self.delimiter))) - 1
         for line in () if is_alone else itertools.islice(lines, start + 1, None):
-            if (self.picks[0] == 0 or line.count('"') % 2 == 0) and self._is_record(line):
+            if (self.picks[0] <= quoted or line.count('"') % 2 == 0) and self._is_record(line):
                 return
             yield line
 
@@ -896,9 +902,11 @@ class Source:
                 more = self._text.read(max(BLOCK_CHARS, len(text))) if len(text) < FOLLOW_MAX else ""
                 text, at_end = text + more, not more
         text += self._text.read(RECORD_MAX)
-        message, where = getattr(ended, "msg", TOO_DEEP), getattr(ended, "pos", SPACE.match(text).end())
-        if ended == "":                     # nothing follows it but the end of what it was wrapped in
-            message = "more than the end of the list follows it" if text.strip() or closing else ""
+        where, message = SPACE.match(text).end(), ""
+        if ended:
+            where, message = getattr(ended, "pos", end + where) - end, getattr(ended, "msg", TOO_DEEP)
+        elif text.strip() or closing:       # nothing may follow but the end of what it was wrapped in
+            message = "more follows the list: jq .LIST FILE takes one out, jq -c . FILE makes JSON Lines"
             with contextlib.suppress(ValueError, RecursionError):
                 rest = json.loads(closing + text) if closing else {"": []}
                 message = message if list in map(type, rest.values()) else ""
@@ -945,7 +953,7 @@ def _decode_line(line: str) -> object:
     if len(line) > RECORD_MAX:
         return malformed(TOO_LONG)
     try:
-        value, end = decode_json(line)
+        value, end = JSON.raw_decode(line)
     except (ValueError, RecursionError) as error:
         column = getattr(error, "pos", 0) + 1
         return malformed(f"not JSON: {getattr(error, 'msg', TOO_DEEP)}, column {column}")
@@ -976,8 +984,8 @@ class LockedError(StorageError):
 class Patience:
     """Tries again what fails on a lock, for `timeout_s` seconds; after an interrupt for a second more."""
 
-    def __init__(self, timeout_s: float, tell: Callable[[str, str], None] = lambda name, event: None) -> None:
-        self.timeout_s, self._tell = timeout_s, tell
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s, self.tell = timeout_s, lambda name, event: None     # who keeps a log may set `tell`
         self.interrupted_at: float | None = None        # set by the handler of a signal
         self.waits: dict[str, float] = {}   # since when which database is waited for, to be shown
 
@@ -1000,7 +1008,7 @@ class Patience:
                 time.sleep(0.001)
         finally:
             if self.waits.pop(name, None):
-                self._tell(name, f"locked by another program for {time.monotonic() - begin:.1f} s")
+                self.tell(name, f"locked by another program for {time.monotonic() - begin:.1f} s")
 
 
 # No database folds as `unique_key` does, so keys are looked up by an index on the ASCII lower case.  That is
@@ -1033,9 +1041,9 @@ class HeldKeys(dict[int, dict[str, int]]):
 class Table:
     """One schema's table, through one connection, for one thread at a time: what the engines share.
 
-    An engine has SQL: TYPES (what else is FITTING), LOOK, CREATE, LOWER, IRREGULAR, INDEXES; whether an error
-    ABORTS the transaction; and methods: _execute, _select, _read (row by row), _insert and _update (return
-    how many rows), _begin.
+    An engine has SQL: TYPES (what else is FITTING), LOOK, CREATE, LOWER, IRREGULAR, INDEXES, WAITING (for a
+    lock); whether an error ABORTS the transaction; and methods: _execute, _select, _read (row by row),
+    _begin, _insert, _update (return how many rows); commit, abort (from any thread: what waits fails), close.
     """
 
     def __init__(self, schema: Schema, name: str, patience: Patience, keeps_keys: bool = False) -> None:
@@ -1048,12 +1056,13 @@ class Table:
     def check_shape(self) -> bool:
         """Return whether the table is there; raises StorageError with what makes it unusable."""
         self._found = found = dict(self._execute(self.LOOK.format(table=self.schema.table)))
-        wanted = {"it": "a table", **self._types} if found.get("it") else {}
+        it = found.get("it")
+        wanted = {} if not it else self._types if it == "a table" else {"it": "a table"}
         wrong = [f"{name} is {found.get(name, 'missing')}, not {kind}" for name, kind in wanted.items()
                  if not re.fullmatch(self.FITTING.get(kind, kind), found.get(name, "missing"))]
         if wrong:
             raise StorageError(f"table {self.schema.table} cannot be used: {escape('; '.join(wrong), 300)}")
-        return bool(wanted)
+        return bool(it)
 
     def create(self) -> bool:
         """Make the table if it is missing, else check it."""
@@ -1065,7 +1074,8 @@ class Table:
 
     def find_last_id(self) -> int:
         """Return the largest stored id, 0 if there is none."""
-        return self._execute(f"SELECT coalesce(max(id), 0) FROM {self._table}")[0][0]
+        sql = f"{self.WAITING}SELECT coalesce(max(id), 0) FROM {self._table}"
+        return self._patience.insist(self._name, self._execute, sql)[0][0]
 
     def begin(self) -> None:
         """Begin a transaction, alone among all writers and seeing all that was committed."""
@@ -1175,7 +1185,7 @@ class SqlitePlace:
     """A folder, `shown`, of SQLite files, one a model."""
 
     def __init__(self, folder: str, patience: Patience) -> None:
-        self.shown, self._patience = folder, patience
+        self.shown, self.where, self._patience = folder, f" in {escape(folder, 200)}", patience
 
     def prepare(self, writes: bool = True) -> None:
         """Make the folder if it `writes`; raises ValueError or OSError if it cannot be used."""
@@ -1190,10 +1200,6 @@ class SqlitePlace:
     def name(self, schema: Schema) -> str:
         """Return what reports call the database."""
         return f"{schema.table}.db"
-
-    def where(self) -> str:
-        """Return where the databases are, as a message ends: ` in shop`."""
-        return f" in {escape(self.shown, 200)}"
 
     def paths(self, schemas: Iterable[Schema]) -> list[str]:
         """Return the files of the databases; absolute, as some SQLites take `file:…` for a URI."""
@@ -1221,7 +1227,7 @@ class SqliteTable(Table):
 
     TYPES = {Kind.ID: "INTEGER PRIMARY KEY", Kind.COUNT: "INTEGER", Kind.REFERENCE: "INTEGER",
              Kind.TEXT: "TEXT", Kind.EMAIL: "TEXT", Kind.PRICE: "REAL"}
-    ABORTS = False
+    ABORTS, WAITING = False, ""
     # What keeps a field's values as they are, whatever it is called (sqlite.org/datatype3.html, 3.1).
     INTEGER = r"(?!.*(CHAR|CLOB|TEXT|REAL|FLOA|DOUB)|STR)(.*(INT|NUM|DEC|BLOB).*)?"
     FITTING = {"INTEGER": INTEGER, "INTEGER PRIMARY KEY": INTEGER + " PRIMARY KEY",
@@ -1306,7 +1312,8 @@ class SqliteTable(Table):
 
     def abort(self) -> None:
         """Make the call that is waiting in another thread fail."""
-        self._connection.interrupt()
+        with contextlib.suppress(sqlite3.Error):        # it is closed
+            self._connection.interrupt()
 
     def close(self) -> None:
         """Close the connection; undo what is not committed, and the journal mode unless others look."""
@@ -1326,8 +1333,8 @@ class TrialTable(SqliteTable):
     def __init__(self, place: Any, patience: Patience, is_source: bool, schema: Schema, *_: object) -> None:
         super().__init__(schema, "", patience, keeps_keys=True)
         self.create()
-        nothing = keep_if(SqliteTable.create, SqliteTable(schema, "", patience))
-        self._stored, self._is_source = place.for_reading(schema) or nothing, is_source
+        self._is_source, self._stored = is_source, place.for_reading(schema)
+        self._stored = self._stored or keep_if(SqliteTable.create, SqliteTable(schema, "", patience))
 
     def begin(self) -> None:
         """Begin a transaction; any id may be stored already, but those of a source grow."""
@@ -1368,7 +1375,6 @@ CONNECTION = {"connect_timeout": "10", "keepalives_idle": "10", "keepalives_inte
               "keepalives_count": "3", "tcp_user_timeout": "25000", "client_encoding": "utf8"}
 # Stricter than libpq, to which `u:1/s@h` is port 1, database `s@h`: no piece of a password may be shown.
 URL_FORM = re.compile(r"\w+://([^@/?\x00-\x20\x7f]*@)?[^@\x00-\x20\x7f]*")
-URL_SECRET = re.compile(r"(?<=[?&])\w*(?:password|secret|scram)\w*=[^&]*&?|(?<=://)([^@/:]*):[^@/]*(?=@)")
 IN_DOUBT = "the commit is in doubt, the next load settles it: "
 
 
@@ -1382,7 +1388,8 @@ def _postgres_errors(prefix: str = "") -> Iterator[None]:
         text = "a setting of the URL or of the environment is not valid"        # the error would quote it
         if isinstance(error, psycopg.OperationalError) or getattr(error, "sqlstate", None):
             text = error.diag.message_primary or re.split("connection failed: |FATAL: +", str(error))[-1]
-        kind = (ConstraintError if isinstance(error, psycopg.IntegrityError) else
+        refusals = psycopg.IntegrityError, psycopg.errors.RaiseException        # the latter of a trigger
+        kind = (ConstraintError if isinstance(error, refusals) else
                 LockedError if isinstance(error, psycopg.errors.LockNotAvailable) else StorageError)
         raise kind(prefix + " ".join(text.partition("\n")[0].split())) from error
 
@@ -1392,7 +1399,7 @@ class PostgresPlace:
 
     def __init__(self, url: str, patience: Patience) -> None:
         self._url, self._patience, self._settings = url, patience, {}
-        self.shown = URL_SECRET.sub(lambda secret: secret[1] or "", url).rstrip("?&")
+        self.shown, self.where = hide_secrets(url).rstrip("?&"), " on the server"
 
     def prepare(self, writes: bool = True) -> None:
         """Import psycopg and check the URL; raises ValueError with what to do, never with a secret."""
@@ -1418,10 +1425,6 @@ class PostgresPlace:
         name = name.replace("{model}", schema.table)
         # One database may hold all models, in schemas or by roles of their names.
         return escape(name if schema.table in name else f"{name} ({schema.table})", 200)
-
-    def where(self) -> str:
-        """Return where the databases are, as a message ends."""
-        return " on the server"
 
     def paths(self, schemas: Iterable[Schema]) -> list[str]:
         """Return the files that no output may overwrite: none."""
@@ -1464,7 +1467,7 @@ class PostgresTable(Table):
     TYPES = {Kind.ID: "bigint PRIMARY KEY", Kind.COUNT: "bigint", Kind.REFERENCE: "bigint",
              Kind.PRICE: "double precision", Kind.TEXT: "text", Kind.EMAIL: "text"}
     FITTING: dict[str, str] = {}            # these alone
-    ABORTS = True
+    ABORTS, WAITING = True, "SET LOCAL lock_timeout=500; "      # `Patience` waits in slices
     # What `it` is (the last row counts), its columns in the words of TYPES, and its indexes.
     LOOK = """
         WITH it AS (SELECT * FROM pg_class WHERE oid = to_regclass('"{table}"'))
@@ -1480,7 +1483,8 @@ class PostgresTable(Table):
         UNION ALL SELECT attname, concat(format_type(atttypid, atttypmod), (SELECT ' PRIMARY KEY'
             FROM pg_index WHERE indrelid = attrelid AND indisprimary AND indkey::text = attnum::text))
             FROM it JOIN pg_attribute ON attrelid = it.oid WHERE attnum > 0 AND attgenerated = ''
-        UNION ALL SELECT indexrelid::regclass::text, 'an index' FROM it JOIN pg_index ON indrelid = it.oid"""
+        UNION ALL SELECT indexrelid::regclass::text, 'an index' FROM it JOIN pg_index ON indrelid = it.oid
+        UNION ALL SELECT 'it', 'out of reach: the search path has no schema' WHERE current_schema() IS NULL"""
     # One after the other: IF NOT EXISTS alone fails for all but one.
     CREATE = ("SET LOCAL lock_timeout=500; SELECT pg_advisory_xact_lock(5432);"
               " CREATE TABLE IF NOT EXISTS {table} ({columns})")
@@ -1494,6 +1498,7 @@ class PostgresTable(Table):
     SETTINGS = "SET LOCAL enable_seqscan=off; SET LOCAL jit=off; SET LOCAL extra_float_digits=1; "
     BEGIN = (f"BEGIN ISOLATION LEVEL READ COMMITTED; {SETTINGS}SET LOCAL lock_timeout=500;"
              " LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE; SET LOCAL lock_timeout=30000;"
+             " SET CONSTRAINTS ALL IMMEDIATE;"
              " SELECT set_config('synchronous_commit', 'on', true)"
              " WHERE current_setting('synchronous_commit') = 'off'; ")
 
@@ -1506,7 +1511,8 @@ class PostgresTable(Table):
         with _postgres_errors():
             self._db = psycopg.connect(autocommit=True, prepare_threshold=None, **settings)
         self._warnings: list[str] = []
-        self._db.add_notice_handler(lambda notice: self._warnings.append(notice.message_primary))
+        self._db.add_notice_handler(lambda notice: notice.severity_nonlocalized == "WARNING"
+                                    and self._warnings.append(notice.message_primary))
 
     def _execute(self, statements: str) -> list[tuple]:
         """Return the rows of the last statement; without BEGIN they are one transaction and round trip."""
@@ -1520,10 +1526,13 @@ class PostgresTable(Table):
         array = json.dumps(list(among), ensure_ascii=False)[1:-1]       # an array has the same escapes
         array = array.replace("\\", "\\\\").replace("'", "''")
         array = f"E'{{{array}}}'::{'bigint' if value == 'id' else 'text'}[]"
-        return self._execute(f"{self.SETTINGS}SELECT {what} FROM {self._table} WHERE {value} = ANY ({array})")
+        waiting = "" if self._db.info.transaction_status else self.WAITING      # it has its lock, or waits
+        sql = f"{self.SETTINGS}{waiting}SELECT {what} FROM {self._table} WHERE {value} = ANY ({array})"
+        return self._patience.insist(self._name, self._execute, sql)
 
     def _read(self, sql: str) -> Iterator[tuple]:
         with _postgres_errors(), self._db.transaction(), self._db.cursor("all", binary=True) as cursor:
+            self._db.execute(f"SET LOCAL lock_timeout={max(int(self._patience.timeout_s * 1000), 1)}")
             cursor.itersize = 2000
             yield from cursor.execute(sql)
 
@@ -1542,7 +1551,7 @@ class PostgresTable(Table):
             return cursor.rowcount
 
     def _update(self, rows: Sequence[tuple]) -> int:
-        settings = ", ".join(f'"{name}" = n."{name}"' for name in self.schema.names)
+        settings = ", ".join(f'"{name}" = n."{name}"' for name in self.schema.names[1:])
         arrays = ", ".join(f"%s::{kind.removesuffix(' PRIMARY KEY')}[]" for kind in self._types.values())
         sql = (f"UPDATE {self._table} AS t SET {settings} FROM unnest({arrays}) AS n ({self._columns})"
                " WHERE t.id = n.id")
@@ -1626,8 +1635,8 @@ class Batch:
 
     def validate(self) -> None:
         """Turn the cells into columns to store, keys and problems."""
-        self.columns, problems = check_columns(self.schema, self.cells, self.problems, self.block.are_texts)
-        self.problems.update(problems)
+        self.columns, problems = check_columns(self.schema, self.cells, self.block.are_texts)
+        self.problems = problems | self.problems        # what could not be read has no more
         for place in self.schema.unique:
             texts = [text or "" for text in self.columns[place]]
             self.keys[place] = list(map(str.lower if "".join(texts).isascii() else unique_key, texts))
@@ -1826,23 +1835,14 @@ class InsertWorker:
         self._table: Any = None
         self._group: list[Batch] = []       # of the open transaction, which began at:
         self._begun_at: float | None = None
-        self._questions: list[Question] = []
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
-        self._lock, self._is_closed = threading.Lock(), False   # no ticket comes behind CLOSE: it guards both
+        self.submit = self._queue.put       # gives a ticket its turn, from any thread; CLOSE is the last
         self._thread = threading.Thread(target=self._run, name=f"insert-worker {name}", daemon=True)
         self.join = self._thread.join       # returns when all tickets are answered and the table is closed
         try:
             self._thread.start()
         except (RuntimeError, MemoryError) as error:
             raise OSError(f"no thread could be started for {name}: {error}") from error
-
-    def submit(self, ticket: Batch | Question | str) -> None:
-        """Give a ticket its turn, from any thread; raises RuntimeError after closing."""
-        with self._lock:
-            if self._is_closed:
-                raise RuntimeError(f"{self.name}: the databases are closed")
-            self._is_closed = ticket is CLOSE
-            self._queue.put(ticket)
 
     def find(self, ids: Collection[int]) -> dict[int, tuple]:
         """Return the committed rows with these ids, to any thread; raises StorageError."""
@@ -1877,16 +1877,13 @@ class InsertWorker:
         for ticket in iter(self._queue.get, CLOSE):
             if isinstance(ticket, Batch):
                 self._take(ticket)
-            elif isinstance(ticket, Question):
-                self._questions.append(ticket)
-            if isinstance(ticket, str) or self._serves and self._queue.empty():
+            if not isinstance(ticket, Batch) or self._serves and self._queue.empty():
                 self._commit()
-            if not self._group:             # inside a transaction it would see what is not durable yet
-                self._answer_questions()
-            if ticket is COMPLETE:
+            if isinstance(ticket, Question):            # it sees nothing that is not durable
+                self._look_up(ticket)
+            elif ticket is COMPLETE:
                 self.complete.open()
         self._commit()
-        self._answer_questions()
         if self._table:
             self._table.close()
 
@@ -1902,12 +1899,12 @@ class InsertWorker:
         """Wait until a batch is ready, then store it in the transaction, which is begun if there is none."""
         batch.ready.wait()
         self._group.append(batch)
+        if batch.failure and not self._serves:          # a later record must not take what this one may claim
+            self._fail(StorageError(batch.failure))
         batch.failure = self.failure or batch.failure
-        if self.failure:
+        if batch.failure:
             return
         try:
-            if batch.failure and not self._serves:      # a later record must not take what this one may claim
-                raise StorageError(batch.failure)
             table = self._opened()
             if self._begun_at is None:
                 began_at = self._watch.now()
@@ -1962,22 +1959,17 @@ class InsertWorker:
         self.failure = None if self._serves else reason
         while self._serves and not self._queue.empty():     # they have waited for the same lock
             ticket = self._queue.get()
-            if ticket is CLOSE:
-                self._queue.put(ticket)
-                break
             ticket.failure = reason
             ticket.answer()
         return reason
 
-    def _answer_questions(self) -> None:
-        questions, self._questions = self._questions, []
-        for question in questions:
-            try:
-                if table := self._opened():
-                    question.rows = table.find_rows(question.ids)
-            except Exception as error:
-                question.failure = self._fail(error)
-            question.answer()
+    def _look_up(self, question: Question) -> None:
+        try:
+            if table := self._opened():
+                question.rows = table.find_rows(question.ids)
+        except Exception as error:
+            question.failure = self._fail(error)
+        question.answer()
 
 
 # ------------------------------------------------------------------------------------------------- Inserting
@@ -1998,6 +1990,7 @@ class Databases:
         self.schemas, self._place, self._watch = schemas, place, watch
         self._sources = {source.schema.table: source for source in sources or ()}
         self.workers: dict[str, InsertWorker] = {}
+        self._calls, self._is_closed, self._turns = 0, False, threading.Condition()     # which guards both
         serves = sources is None
         written = [schema for schema in schemas if serves or schema.table in self._sources]
         parents = {table for schema in written for table in schema.references.values()}
@@ -2025,24 +2018,35 @@ class Databases:
         same time share a commit.  After a failure the next call opens the database again.
         Raises ValueError for an unknown model, RuntimeError after closing.
         """
-        worker = self._worker(model)
-        cells, unread = record_cells(worker.schema, record)
-        batch = Batch(worker.schema, Block(cells, [1], tuple, unread), range(1), 1, replace)
-        self.check(batch)
-        worker.submit(batch)
-        batch.answered.wait()
-        return batch.outcome(0)
+        with self._serving(model) as worker:
+            cells, unread = record_cells(worker.schema, record)
+            batch = Batch(worker.schema, Block(cells, [1], tuple, unread), range(1), 1, replace)
+            self.check(batch)
+            worker.submit(batch)
+            batch.answered.wait()
+            return batch.outcome(0)
 
     def find(self, model: str, id: int) -> dict[str, object] | None:
         """Return the stored record, or None; raises ValueError for an unknown model, StorageError."""
-        worker = self._worker(model)
-        rows = worker.find([id]) if isinstance(id, int) and 1 <= id <= WHOLE_MAX else {}
-        return dict(zip(worker.schema.names, rows[id])) if id in rows else None
+        with self._serving(model) as worker:
+            rows = worker.find([id]) if type(id) is int and 1 <= id <= WHOLE_MAX else {}
+            return dict(zip(worker.schema.names, rows[id])) if id in rows else None
 
-    def _worker(self, model: str) -> InsertWorker:
+    @contextlib.contextmanager
+    def _serving(self, model: str) -> Iterator[InsertWorker]:
+        """Give a model's worker for a call, for which `close` waits."""
         if model not in self.workers:
             raise ValueError(f"{format_value(model)} is no model; there are {', '.join(self.workers)}")
-        return self.workers[model]
+        with self._turns:
+            if self._is_closed:
+                raise RuntimeError("the databases are closed")
+            self._calls += 1
+        try:
+            yield self.workers[model]
+        finally:
+            with self._turns:
+                self._calls -= 1
+                self._turns.notify_all()
 
     def carry(self, batch: Batch) -> None:
         """Bring a batch that has its ticket to its verdicts; a batch's thread runs it."""
@@ -2086,7 +2090,7 @@ class Databases:
                 batch.unsettled[position] = f"whether its {name} exists is not known: {reason or where}"
                 continue
             if parent.is_absent:
-                where += f": there is no {where}{self._place.where()}"
+                where += f": there is no {where}{self._place.where}"
             elif line is not None:
                 where += f" ({self._sources[parent.schema.table].place(line)} was rejected)"
             value, waits = batch.cells[place][position], line is not None
@@ -2100,9 +2104,11 @@ class Databases:
 
     def close(self) -> None:
         """Answer everybody who waits, and close the databases."""
+        with self._turns:
+            self._is_closed = True
+            self._turns.wait_for(lambda: not self._calls)
         for worker in self.workers.values():
-            with contextlib.suppress(RuntimeError):     # it is closed already
-                worker.submit(CLOSE)
+            worker.submit(CLOSE)
         for worker in self.workers.values():
             worker.join()
 
@@ -2288,7 +2294,7 @@ def complain(*messages: str | None) -> None:
     """Print messages on standard error."""
     for message in filter(None, messages):
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stderr.write(f"distributed_inserts: {message}\n")
+            sys.stderr.write(f"distributed_inserts: {hide_secrets(message)}\n")
 
 
 def json_line(value: object) -> str:
@@ -2317,11 +2323,12 @@ class Section:
             self.why.update(["only waits for a rejected parent"] if waits else
                             sorted({f"{problem.field or 'record'} {problem.code}" for problem in problems}))
             byte = next((each.detail[:13] for each in problems if each.detail.startswith("the byte")), None)
-            if byte and self.source.identity and not self._is_odd:      # its first one, if it is a file
+            if byte and self.source.is_file and not self._is_odd:      # its first one, if it is a file
                 self._is_odd, place = True, self.source.place(batch.line(position))
-                what = f"{byte} is not {self.source.encoding.upper()}"
-                self.source.notices.append(
-                    f"{place}: {what}: if the file comes from Windows, load it with --encoding cp1252")
+                way_out = "if the file comes from Windows, load it with --encoding cp1252" if (
+                    self.source.encoding == "utf-8") else "load it with another --encoding"
+                encoding = self.source.encoding.upper()
+                self.source.notices.append(f"{place}: {byte} is not {encoding}: {way_out}")
 
     def describe(self, batch: Batch, position: int) -> dict[str, Any]:
         """Return what a line of JSON says of a record."""
@@ -2520,20 +2527,19 @@ class Rejects:
                 os.remove(path)
             return
         spool.seek(0)
-        with open(path, "wb") as file:
-            file.write(source.bom)
-            above = source.header + "\n" * is_array
+        with open(path, "w", encoding=source.encoding, errors="keep_bytes", newline="") as file:
+            above = "\ufeff" * bool(source.bom) + source.header + "\n" * is_array
             for raw, told in map(json.loads, spool):
                 text = raw if is_array or raw.endswith(("\r", "\n")) else raw + "\n"
                 above = above if text or line == 1 else ""      # of where an array broke off there is no text
-                file.write((above + text).encode(source.encoding, "keep_bytes"))
+                file.write(above + text)
                 line += len(LINE_END.findall(above))
                 _, problems = told.pop("verdict"), told.pop("problems")
                 for problem in problems:
                     errors.write(json_line({**told, "rejects_line": line, **problem}).encode())
                 line += len(LINE_END.findall(text))
                 above = ",\n" * is_array
-            file.write(("\n]\n" * is_array).encode(source.encoding))
+            file.write("\n]\n" * is_array)
 
 
 # --------------------------------------------------------------------------------------- Trace and log
@@ -2646,7 +2652,7 @@ id,name,email                  id,name,price          id,user_id,product_id,quan
 class StoredSource:
     """The stored records of one schema as a source; `cut` tells if they cannot be read, or no longer."""
 
-    unit, identity, notices = "id", None, ()
+    unit, is_file, notices = "id", False, ()
 
     def __init__(self, place: Any, schema: Schema, stack: contextlib.ExitStack) -> None:
         self.schema, self.name, self.cut, self.table = schema, place.name(schema), None, None
@@ -2686,7 +2692,7 @@ def open_sample(place: Any) -> list[Source]:
             is_other = any(not sample.issuperset(zip(*block.columns)) for block in stored.blocks())
             if is_other or stored.cut:
                 reason = stored.cut or f"{stored.name} holds other records"
-                raise ValueError(f"{reason}: the sample is not inserted{place.where()}; name files to load"
+                raise ValueError(f"{reason}: the sample is not inserted{place.where}; name files to load"
                                  f" (--{schemas[0].table} FILE, see --help) or another folder (--db sample)")
     return [Source(schema, "sample", text=SAMPLE[schema.table]) for schema in schemas]
 
@@ -2837,6 +2843,8 @@ def format_next_step(options: argparse.Namespace, db: str, report: Report, rejec
     rejected = [table for table, section in report.sections.items() if section.counts[REJECTED]]
     if files and report.counts[FAILED]:
         what = "Run it again when the cause is gone"
+    elif files and options.dry_run:
+        what, more = "This was a dry run. Load the files", more + ["--rejects", options.rejects or "rejected"]
     elif not files and not options.verify:
         what, db = "This was the sample. Load your own files", "shop"
         files = {table: f"{table}.csv" for table in report.sections}
@@ -2844,7 +2852,9 @@ def format_next_step(options: argparse.Namespace, db: str, report: Report, rejec
         what = "Fix the rejected records (errors.jsonl has the reasons) and load them"
         files = {table: rejects.paths[table] for table in rejected}
     elif files and rejected and "-" not in files.values():
-        what, more = "Get the rejected records in files, to be fixed", [*more, "--rejects", "rejected"]
+        folders = itertools.chain(["rejected"], map("rejected{}".format, itertools.count(2)))
+        new = next(folder for folder in folders if not os.path.lexists(folder))
+        what, more = "Get the rejected records in files, to be fixed", [*more, "--rejects", new]
     import shutil                           # which a start without an answer does without
     python = os.path.basename(sys.executable)
     words = [python if shutil.which(python) == sys.executable else sys.executable, sys.argv[0]]
@@ -2879,17 +2889,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, out: Output, stack: contextlib.ExitStack) -> int:
     """Load or verify; raises OSError and ValueError before it has begun."""
     is_trial = options.verify or options.dry_run
-    patience = Patience(options.busy_timeout, lambda name, event: watch.log("WARNING", name, event))
+    patience = Patience(options.busy_timeout)
     place = find_place(options.db, patience)
     sources: list[Any] = [stack.enter_context(contextlib.closing(
         Source(schema, options.files[schema.table], options.encoding, schemas=SCHEMAS)))
         for schema in SCHEMAS if schema.table in options.files]
     place.prepare(writes=not is_trial)
     if options.verify and not (sources := open_stored(place, SCHEMAS, stack)):
-        raise ValueError(f"there is no {', '.join(map(place.name, SCHEMAS))}{place.where()}; see --db")
+        raise ValueError(f"there is no {', '.join(map(place.name, SCHEMAS))}{place.where}; see --db")
     sources = sources or open_sample(place)
     check_outputs(options, sources, place.paths(SCHEMAS))
     watch = Watch(options.log_file, options.trace, databases=list(map(place.name, SCHEMAS)))
+    patience.tell = functools.partial(watch.log, "WARNING")
     rejects = Rejects(options.rejects, sources, stack) if options.rejects else None
     report = Report(sources, place, options, out, rejects, watch, patience)
     interrupts = Interrupts(patience, stack)
@@ -2911,7 +2922,8 @@ def _run(options: argparse.Namespace, out: Output, stack: contextlib.ExitStack) 
                      format_next_step(options, place.shown, report, rejects))
     notices, errors = [note for source in sources for note in source.notices], watch.close()
     errors += rejects.errors.values() if rejects else ()
-    complain(*notices, *failures, cut and cut not in failures and f"not all was read: {cut}", *errors)
+    cuts = [f"not all was read: {each.cut}" for each in sources if each.cut and each.cut not in failures]
+    complain(*notices, *failures, *cuts, *errors)
     return max(status, 3) if errors else status
 
 

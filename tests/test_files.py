@@ -628,7 +628,6 @@ def test_bytes_in_an_ignored_column_do_no_harm(load: Load) -> None:
     [
         ("utf-16-le", "utf-16-le"),
         ("utf-16-be", "utf-16-be"),
-        ("utf-32", "utf-32"),
         ("cp037", "cp037"),
         ("cp1252", "CP1252"),
         ("utf-8-sig", "utf-8"),

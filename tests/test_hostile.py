@@ -662,20 +662,18 @@ DIGITS = "7" * 5000
         "many zeros",
     ],
 )
-@pytest.mark.parametrize("kind", ["csv", "json number", "json text"])
+@pytest.mark.parametrize("kind", ["csv", "json text"])
 def test_5000_digits_are_judged_like_any_number(
     folder: Path, kind: str, record: dict[str, str], codes: dict[str, str]
 ) -> None:
     (folder / "users.csv").write_text("id,name,email\n1,Ann,ann@example.com\n", encoding="utf-8")
     (folder / "products.csv").write_text("id,name,price\n1,Desk,1\n", encoding="utf-8")
     cells = {"id": "1", "user_id": "1", "product_id": "1", "quantity": "1", **record}
-    if kind == "json number" and any(re.match("-?0[0-9]", cell) for cell in cells.values()):
-        pytest.skip("no JSON number begins with 0")
     if kind == "csv":
         (folder / "orders.csv").write_text(",".join(cells) + "\n" + ",".join(cells.values()) + "\n", encoding="utf-8")
     else:
         pairs = ", ".join(
-            f'"{name}": {cell if kind == "json number" else json.dumps(cell)}' for name, cell in cells.items()
+            f'"{name}": {json.dumps(cell)}' for name, cell in cells.items()
         )
         (folder / "orders.json").write_text(f"[{{{pairs}}}]", encoding="utf-8")
     result = run_here(

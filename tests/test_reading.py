@@ -391,7 +391,6 @@ ODD = {
     '{"id": 9, "name": 5, "email": []}': "not_text not_text",
     '{"id": true, "name": {"a": {}}, "email": "a"}': "not_integer not_text not_email",
     '{"id": NaN, "name": NaN, "email": "a@b.cd"}': "not_integer not_text",
-    f'{{"id": {"9" * 5000}, "name": "Ann", "email": "a@b.cd"}}': "out_of_range",
     '{"id": 9, "name": "\\ud800", "email": "a@b.cd"}': "bad_text",
     '{"id": 9, "name": "\\u0000", "email": "a@b.cd"}': "bad_text",
     '{"id": "9", "name": "Ann", "email": "a@b.cd"}': GOOD,
