@@ -14,6 +14,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -712,3 +713,14 @@ def test_a_record_that_failed_leaves_its_value_to_no_later_one(tmp_path, fault):
     assert outcome.verdicts("users")[3] != "inserted"
     assert load_here(tmp_path, "--users", "users.csv").status == 1
     assert rows(tmp_path / "users.db") == [(1, "Ann", "ann@example.com"), (3, "Cy", "cy@example.com")]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--verify"]])
+def test_a_lock_at_the_start_of_a_verification_or_of_the_sample_is_waited_for(tmp_path, arguments):
+    load_here(tmp_path, "-q")
+    execute(tmp_path / "users.db", "PRAGMA journal_mode=DELETE")
+    with locked(tmp_path / "users.db", "BEGIN EXCLUSIVE") as unlock, Running(tmp_path, "-q", *arguments) as running:
+        time.sleep(0.5)  # longer than one slice of waiting
+        unlock()
+        outcome = running.end()
+    assert (outcome.status, outcome.error) == (0, "")

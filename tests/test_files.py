@@ -989,3 +989,67 @@ def test_a_repeated_key_is_told(load: Load) -> None:
         '"bo@example.com"}\n'
     )
     assert loaded.found == {1: GOOD, 2: "malformed"} and '"id"' in loaded.messages[2]
+
+
+@pytest.mark.parametrize("order", [("name", "id", "notes", "email"), ("notes", "id", "email", "name"), ("id", "notes", "name", "email")])
+def test_two_stray_quotes_on_lines_that_follow_each_other_swallow_nobody(load: Load, order: tuple[str, ...]) -> None:
+    people = {"id": "1 2 3", "name": "Ada Bo Cy", "email": "ada@x.org bo@x.org cy@x.org", "notes": '"great 15" ok'}
+    cells = {field: texts.split() for field, texts in people.items()}
+    lines = [",".join(order), *(",".join(cells[field][row] for field in order) for row in range(3))]
+    loaded = load("\n".join(lines) + "\n")
+    if order[0] != "notes":  # with the id to the right of the quote nobody knows
+        assert loaded.found == {2: "malformed", 3: GOOD, 4: GOOD}
+    assert set(loaded.rows) <= {(1, "Ada", "ada@x.org"), (2, "Bo", "bo@x.org"), (3, "Cy", "cy@x.org")}
+
+
+@pytest.mark.parametrize(("end", "line"), [(",\n]\n", 7), ("\n", 6), (" {}]\n", 6)])
+@pytest.mark.parametrize("many", [5, 4000])
+def test_the_place_where_an_array_breaks_is_told(load: Load, many: int, end: str, line: int) -> None:
+    records = [f'{{"id": {n:4}, "name": "A", "email": "a{n:04}@x.org"}}' for n in range(1, many + 1)]
+    loaded = load("[\n" + ",\n".join(records) + end)
+    column = 1 if line == 7 else len(records[0]) + 1  # behind the last whole element, if that is all that is known
+    assert loaded.status == 3 and f"line {line + many - 5}, column {column}: " in loaded.cut
+    assert len(loaded.rows) == many
+
+
+@pytest.mark.parametrize("header", ["id,name,email,email", "id,ID,name,email"])
+def test_a_column_that_is_there_twice_is_called_that(load: Load, header: str) -> None:
+    assert f"the column {'email' if header.endswith('email,email') else 'id'} twice" in load(header + "\n1,2,3,4\n").error
+
+
+@pytest.mark.parametrize("above", [
+    '"meta": {"pagination": {"page": 1}}', '"links": {"self": "http://x/users?page[number]=2"}', '"name": "all", "count": 2',
+])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_list_is_found_behind_objects_and_texts(load: Load, above: str, indent: int | None) -> None:
+    people = [dict(zip(MODELS["users"], row)) for row in PEOPLE]
+    loaded = load(f'{{{above}, "data": {json.dumps(people, indent=indent)}}}\n')
+    assert (loaded.status, loaded.rows) == (0, PEOPLE)
+
+
+def test_commas_behind_lines_of_json_are_called_that(load: Load) -> None:
+    loaded = load(",\n".join(json.dumps(dict(zip(MODELS["users"], row))) for row in PEOPLE) + "\n")
+    assert list(loaded.found.values()) == ["malformed", "malformed", GOOD]
+    assert "a comma at the end" in loaded.messages[1]
+
+
+@pytest.mark.parametrize("price", ["1 299.00", "1\u00a0299.00"])
+def test_a_space_between_digits_is_what_is_in_the_way(load: Load, price: str) -> None:
+    loaded = load(f"id,name,price\n1,Pen,{price}\n", model="products")
+    assert loaded.messages[2].endswith(f"it holds {json.dumps(price[1])}" if price[1] == " " else 'it holds "\\xa0"')
+
+
+def test_rows_of_blanks_are_no_records_beside_quotes_or_not(load: Load) -> None:
+    for note in ("plain", '"quoted"'):
+        assert load(f"id,name,email,note\n1,Ada,a@x.org,{note}\n   ,  ,  , \n").found == {2: GOOD}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp932"])
+def test_rejects_in_any_encoding_load_again(here: Run, tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "users.csv").write_bytes("id,name,email\n1,山田,no\n2,鈴木,no\n3,田中,c@x.org\n".encode(encoding))
+    named = ("--encoding", encoding)
+    assert here("--users", "users.csv", "--rejects", "bad", *named).returncode == 1
+    fixed = (tmp_path / "bad" / "users.csv").read_bytes().decode(encoding).replace(",no", ",{}@x.org")
+    assert fixed.count("\ufeff") == 0 and fixed.count("{}") == 2
+    (tmp_path / "fixed.csv").write_bytes(fixed.format("a", "b").encode(encoding))
+    assert here("--users", "fixed.csv", *named).returncode == 0 and len(rows(tmp_path / "users.db")) == 3

@@ -418,3 +418,12 @@ def test_a_locked_database_is_told_once_with_the_time_that_was_waited(here: Run,
 def test_an_empty_file_may_become_a_trace(here: Run, place: Path) -> None:
     assert here("--users", "users.csv", "--trace", "empty.csv").returncode == 0
     assert json.loads((place / "empty.csv").read_text(encoding="utf-8"))["traceEvents"]
+
+
+@pytest.mark.parametrize("words", [
+    ["postgresql://u:hush-hush@h/{model}"], ["--dbx=postgresql://u:hush-hush@h/{model}"],
+    ["--users", "postgresql://u:hush-hush@h/{model}"], ["--log-file", "postgresql://u:hush-hush@h/{model}"],
+])
+def test_a_password_is_not_shown_wherever_the_url_stands(here: Run, words: list[str]) -> None:
+    result = here(*words)
+    assert result.returncode == 2 and "hush-hush" not in result.stderr and "u" in result.stderr

@@ -927,3 +927,43 @@ def test_a_load_into_sqlite_does_not_import_psycopg(tmp_path):
         timeout=TIMEOUT_S,
     )
     assert done.returncode == 0 and "sqlite3" in done.stderr and "psycopg" not in done.stderr
+
+
+def test_who_only_reads_waits_for_a_lock_no_longer_than_told(postgresql, small, tmp_path):
+    load_into(postgresql, tmp_path, *small.arguments)
+    with locked(postgresql, "users"):
+        begin = time.monotonic()
+        (tmp_path / "more.csv").write_text("id,user_id,product_id,quantity\n9000,1,1,1\n")
+        outcome = load_into(postgresql, tmp_path, "--orders", "more.csv", "--busy-timeout", "0.6")
+        assert outcome.status == 3 and "locked by another program" in outcome.error
+        outcome = load_into(postgresql, tmp_path, "--verify", "--busy-timeout", "0.6")
+        assert outcome.status == 3 and "locked by another program" in outcome.error
+        import distributed_inserts as program
+        with program.open_databases(postgresql.place, busy_timeout=0.6) as shop:
+            with pytest.raises(program.StorageError, match="locked by another program"):
+                shop.find("users", 1)
+        assert time.monotonic() - begin < 20
+
+
+def test_what_a_server_tells_beside_warnings_is_no_doubt(postgresql, small, tmp_path):
+    postgresql.execute("users", "ALTER ROLE loader SET client_min_messages = 'debug1'")
+    try:
+        outcome = load_into(postgresql, tmp_path, *small.arguments)
+        assert outcome.status == 1 and check_databases(postgresql) == small.rows
+    finally:
+        postgresql.execute("users", "ALTER ROLE loader RESET client_min_messages")
+
+
+@pytest.mark.parametrize("statements", [
+    """SET ROLE loader; CREATE TABLE products (id bigint PRIMARY KEY, name text, price double precision);
+       CREATE FUNCTION not_three() RETURNS trigger LANGUAGE plpgsql AS
+       $$ BEGIN IF NEW.id = 3 THEN RAISE EXCEPTION 'not three'; END IF; RETURN NEW; END $$;
+       CREATE TRIGGER not_three BEFORE INSERT ON products FOR EACH ROW EXECUTE FUNCTION not_three()""",
+    """SET ROLE loader; CREATE TABLE products (id bigint PRIMARY KEY, name text, price double precision,
+       UNIQUE (price) DEFERRABLE INITIALLY DEFERRED)""",
+], ids=["trigger", "deferred"])
+def test_what_a_trigger_or_a_deferred_constraint_refuses_fails_alone(postgresql, tmp_path, statements):
+    postgresql.execute("products", statements)
+    (tmp_path / "products.csv").write_text("id,name,price\n1,A,1\n2,B,2\n3,C,2\n4,D,4\n")
+    outcome = load_into(postgresql, tmp_path, "--products", "products.csv")
+    assert outcome.status == 3 and sorted(outcome.verdicts("products").values()) == ["failed"] + ["inserted"] * 3

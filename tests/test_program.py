@@ -973,3 +973,32 @@ def test_every_201_is_stored_though_the_api_is_killed(tmp_path, attempt):
     assert len(created) > 30
     stored = {row[0] for row in conftest.rows(tmp_path / "shop" / "users.db")}
     assert set(created) <= stored and len(stored) <= len(created) + 8
+
+
+def test_orders_that_look_their_users_up_while_the_block_is_left_get_verdicts(databases):
+    with ThreadPoolExecutor(8) as pool, ExitStack() as holder:
+        with program.open_databases(databases.place) as shop:
+            shop.insert("users", ANN)
+            holder.enter_context(out_of_order(databases, "users"))
+            users = [pool.submit(shop.insert, "users", {"id": 2, "name": "Bo", "email": "bo@example.com"})]
+            orders = [pool.submit(shop.insert, "orders", {"id": number, "user_id": 1, "product_id": 7, "quantity": 1})
+                      for number in range(1, 6)]
+            wait_until(lambda: all(call.running() for call in users + orders))
+            threading.Timer(0.2, holder.close).start()
+        assert users[0].result(TIMEOUT_S).verdict == "inserted"
+        assert {call.result(TIMEOUT_S).verdict for call in orders} == {"rejected"}  # there is no product 7
+    assert databases.rows("orders") == []
+
+
+@pytest.mark.parametrize("record", [dict, type("Odd", (), {"keys": 5})(), type("Odd", (), {"keys": lambda self: 1 / 0})()],
+                         ids=["a class", "keys is a number", "keys raises"])
+def test_what_only_looks_like_a_mapping_is_malformed(databases, record):
+    with program.open_databases(databases.place) as shop:
+        assert [problem.code for problem in shop.insert("users", record).problems] == ["malformed"]
+    assert [problem.code for problem in program.validate_user(record)] == ["malformed"]
+
+
+def test_an_id_is_a_whole_number_and_nothing_else(databases):
+    with program.open_databases(databases.place) as shop:
+        shop.insert("users", ANN)
+        assert shop.find("users", True) is None and shop.find("users", 1.0) is None
