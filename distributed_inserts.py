@@ -2385,7 +2385,8 @@ class Report:
         else:
             lacking = (each for each in records if each[0].outcome(each[1]).verdict in (REJECTED, FAILED))
             section.held = list(itertools.islice(lacking, REJECTED_LISTED_MAX))
-        self._out.write(text)
+        if text:
+            self._out.write(text)
         self.progress()
 
     def _log(self, section: Section, batch: Batch, positions: Iterable[int]) -> None:
