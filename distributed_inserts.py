@@ -2311,24 +2311,26 @@ class Section:
         self.counts, self.why = Counter(), Counter()    # by verdict; rejected ones by field and code
         self.held: list[tuple[Batch, int]] = []         # records to be listed, by their positions
         self.failure: str | None = None     # the first reason why records failed
-        self._is_odd = False                # whether a byte was met that is no text
+        self._tells_bytes = source.is_file  # if one is met that is no text
 
     def count(self, batch: Batch) -> None:
         """Count an answered batch's records, and why some of them were rejected."""
         self.seconds = time.monotonic() - self._begin
         self.counts.update(batch.counts)
         self.failure = self.failure or batch.failure or next(iter(batch.unsettled.values()), None)
+        reasons: list[str] = []
         for position, problems in batch.problems.items():
-            waits = all(problem.waits for problem in problems)
-            self.why.update(["only waits for a rejected parent"] if waits else
-                            sorted({f"{problem.field or 'record'} {problem.code}" for problem in problems}))
-            byte = next((each.detail[:13] for each in problems if each.detail.startswith("the byte")), None)
-            if byte and self.source.is_file and not self._is_odd:      # its first one, if it is a file
-                self._is_odd, place = True, self.source.place(batch.line(position))
-                way_out = "if the file comes from Windows, load it with --encoding cp1252" if (
-                    self.source.encoding == "utf-8") else "load it with another --encoding"
-                encoding = self.source.encoding.upper()
-                self.source.notices.append(f"{place}: {byte} is not {encoding}: {way_out}")
+            waits = all([each.waits for each in problems])
+            reasons += ["only waits for a rejected parent"] if waits else dict.fromkeys(
+                [f"{each.field or 'record'} {each.code}" for each in problems])
+            for problem in problems if self._tells_bytes else ():
+                if problem.detail.startswith("the byte"):       # the first one of a file
+                    self._tells_bytes, encoding = False, self.source.encoding.upper()
+                    way_out = "if the file comes from Windows, load it with --encoding cp1252" if (
+                        encoding == "UTF-8") else "load it with another --encoding"
+                    place = self.source.place(batch.line(position))
+                    self.source.notices.append(f"{place}: {problem.detail[:13]} is not {encoding}: {way_out}")
+        self.why.update(reasons)
 
     def describe(self, batch: Batch, position: int) -> dict[str, Any]:
         """Return what a line of JSON says of a record."""
