@@ -762,7 +762,9 @@ class Source:
                 kept = ""
             else:
                 lines, at_end = list(io.StringIO(kept + text, newline="")), not text or len(kept) > FOLLOW_MAX
-                rows = [(self._fit(row, lines[start:end]), start, end)
+                is_short, width, pick = len(text) + len(kept) <= RECORD_MAX, self.width, self.picks[0]
+                rows = [(row if is_short and len(row) == width and type(row) is list and row[pick].strip()
+                         else self._fit(row, lines[start:end]), start, end)       # most need no closer look
                         for row, start, end in self._read_rows(lines, at_end)]
                 end = rows[-1][2] if rows else 0
                 rows = [row for row in rows if row[0] is not None]
@@ -1368,7 +1370,7 @@ class TrialTable(SqliteTable):
 
 # ---------------------------------------------------------------------------------------- Storage: PostgreSQL
 # A URL with a database per model.  The only section that knows PostgreSQL and psycopg, which it imports once
-# there is a URL.  abort() is for any thread, the rest for one at a time.  Without indexes: slow, but right.
+# there is a URL.  abort() is for any thread, the rest for one.  A reader makes no index: slow, but right.
 
 # Where the URL says nothing else: a server that no longer answers is noticed in half a minute, not in hours.
 CONNECTION = {"connect_timeout": "10", "keepalives_idle": "10", "keepalives_interval": "5",
@@ -1781,14 +1783,16 @@ class Ids:
 
     def add(self, ids: set[int]) -> None:
         """Take ids in."""
-        first, stop = min(ids), max(ids) + 1
-        if not self._stop:
-            self._first = self._stop = first
-        if first >= self._stop and stop - self._stop <= 2 * len(ids):
-            self._holes.update(ids.symmetric_difference(range(self._stop, stop)))
-            self._stop = stop
-        else:
-            self._others.update(ids)
+        self._first = self._first or min(ids)
+        self._stop = self._stop or self._first
+        end = self._stop + 2 * len(ids)
+        if min(ids) < self._stop or max(ids) >= end:
+            far = {id_ for id_ in ids if not self._stop <= id_ < end}
+            self._others |= far
+            ids = ids - far
+        if ids:
+            self._holes.update(ids.symmetric_difference(range(self._stop, max(ids) + 1)))
+            self._stop = max(ids) + 1
 
     def missing(self, ids: Iterable[int | None]) -> dict[int, int]:
         """Return those of the ids that are not in it, by position."""
@@ -1957,7 +1961,7 @@ class InsertWorker:
             self._table.close()
         self._table = self._begun_at = None
         self.failure = None if self._serves else reason
-        while self._serves and not self._queue.empty():     # they have waited for the same lock
+        while self._serves and not self._queue.empty():     # they waited behind it
             ticket = self._queue.get()
             ticket.failure = reason
             ticket.answer()
@@ -2309,7 +2313,7 @@ class Section:
         self.source, self.name, self.table, self._words = source, name, source.schema.table, words
         self.seconds, self._begin = 0.0, time.monotonic()
         self.counts, self.why = Counter(), Counter()    # by verdict; rejected ones by field and code
-        self.held: list[tuple[Batch, int]] = []         # records to be listed, by their positions
+        self.held: list[tuple[list, str, Outcome]] = []         # to be listed: cells, place, outcome
         self.failure: str | None = None     # the first reason why records failed
         self._tells_bytes = source.is_file  # if one is met that is no text
 
@@ -2375,18 +2379,19 @@ class Report:
             self._log(section, batch, range(batch.size) if options.verbose else bad)
         is_short = section.counts.total() <= LISTED_MAX
         is_full = options.verbose or not options.verify and (options.json or is_short)
-        records = section.held + [(batch, position) for position in (range(batch.size) if is_full else bad)]
-        section.held = []
+        positions: Sequence[int] = range(batch.size) if is_full else bad
         if options.json:
-            lines = map(json_line, itertools.starmap(section.describe, records))
+            lines = (json_line(section.describe(batch, position)) for position in positions)
             text = "" if options.quiet else "".join(lines)
-        elif options.verbose and len(records) > LISTED_MAX:
-            text = self._list(section, records) + "\n"
-        elif options.verbose or is_short:
-            section.held = records
         else:
-            lacking = (each for each in records if each[0].outcome(each[1]).verdict in (REJECTED, FAILED))
-            section.held = list(itertools.islice(lacking, REJECTED_LISTED_MAX))
+            if not (options.verbose or is_short):
+                bad_ones = [each for each in section.held if each[-1].verdict in (REJECTED, FAILED)]
+                section.held = bad_ones[:REJECTED_LISTED_MAX]
+                positions = positions[:REJECTED_LISTED_MAX - len(section.held)]
+            section.held += [([column[position] for column in batch.cells], section.source.place(
+                batch.line(position)), batch.outcome(position)) for position in positions]
+            if options.verbose and len(section.held) > LISTED_MAX:
+                text, section.held = self._list(section, section.held) + "\n", []
         if text:
             self._out.write(text)
         self.progress()
@@ -2400,23 +2405,20 @@ class Report:
             text = f"{told['verdict']} {section.table} id={format_value(told['id'])} {place} {why}"
             self._watch.log("WARNING" if why else "INFO", section.name, text.rstrip(), work=batch.name)
 
-    def _list(self, section: Section, records: Sequence[tuple[Batch, int]]) -> str:
+    def _list(self, section: Section, records: Sequence[tuple[list, str, Outcome]]) -> str:
         """Return records in columns under a heading, the problems of each below it."""
         out, rows, reasons = self._out, [section.source.schema.names], {None}
-        for batch, position in records:
-            cells = [column[position] for column in batch.cells]
+        for cells, _, _ in records:
             rows.append(["" if cell is None else escape(cell if isinstance(cell, str) else format_value(cell),
                                                         CELL_WIDTH) for cell in cells])
         head, *rows = out.table(rows, len(rows[0]), {})
         both = dict.fromkeys([section.name, escape(section.source.name)])       # one of --verify
         lines = [out.paint(" from ".join(both)), f"{'':15}{head}"]
-        for row, (batch, position) in zip(rows, records):
-            verdict, problems, reason = batch.outcome(position)
+        for row, (_, place, (verdict, problems, reason)) in zip(rows, records):
             mark = out.paint(f"{out.marks[verdict]} {self._words[verdict]:9}", COLOURS[verdict])
             why = [f"{each.field or ''}: {each.wording} [{each.code}]".lstrip(": ") for each in problems]
             why += {reason} - reasons       # each is listed once
             reasons.add(reason)
-            place = section.source.place(batch.line(position))
             lines += [f"  {mark}  {row}", *(out.wrap(f"      {place}: {each}") for each in why)]
         return "\n".join([*lines, ""])
 
@@ -2875,8 +2877,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             gc.disable()                    # millions of tuples, hardly a cycle: it costs a tenth of a load
             stack.callback(gc.enable)
             status = _run(parse_arguments(sys.argv[1:] if argv is None else argv, SCHEMAS), out, stack)
-    except (SystemExit, KeyboardInterrupt) as ending:       # after --help or --version; before the load began
-        status = 130 if isinstance(ending, KeyboardInterrupt) else 0
+    except SystemExit:                      # after --help or --version
+        status = 0
+    except KeyboardInterrupt:
+        complain("interrupted before the load began: nothing was stored")
+        status = 130
     except (OSError, ValueError, argparse.ArgumentError) as error:
         name = f"{error.filename}: " if getattr(error, "filename", None) else ""
         complain(escape(name + (getattr(error, "strerror", None) or str(error)), 1000))

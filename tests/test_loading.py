@@ -1010,7 +1010,7 @@ ALL_BAD = {
     "wrong number of cells": ("id,name,email\n", lambda number: f"{number},Ann\n"),
     "stray quotes": ("id,name,email\n", lambda number: f'{number},"A"nn,u{number}@example.com\n'),
     "unclosed quotes": ("id,name,email\n", lambda number: f'{number},"Ann,u{number}@example.com\n'),
-    "broken JSON lines": ("", lambda number: '{"id": 1, "name": "Ann", \n'),
+    "broken JSON lines": ("", lambda number: '{"id": 0}\n' if number == 1 else '{"id": 1, "name": "Ann", \n'),
     "elements of the wrong type": ("[0", lambda number: f",{number}\n"),
     "ids that conflict": ("id,name,email\n", lambda number: f"1,Ann {number},ann@example.com\n"),
     "one and the same e-mail": ("id,name,email\n", lambda number: f"{number},Ann,ann@example.com\n"),

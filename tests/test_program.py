@@ -940,6 +940,7 @@ def test_the_api_says_when_a_database_fails(tmp_path):
     with Api(tmp_path) as api:
         status, answer = api("POST", "/products", PEN)
         assert (status, answer["verdict"]) == (503, "failed") and "products.db" in answer["reason"]
+        assert api("GET", "/products/1")[0] == 503
         assert api("POST", "/users", ANN)[0] == 201
         assert api("POST", "/orders", {"id": 1, "user_id": 1, "product_id": 1, "quantity": 1})[0] == 503
         (tmp_path / "shop" / "products.db").rmdir()
