@@ -492,6 +492,7 @@ def unique_key(text: str) -> str:
 BLOCK_CHARS = 1 << 17               # read at once: some thousand records
 RECORD_MAX = 1 << 20                # characters of a record; a longer one is rejected
 FOLLOW_MAX = 1 << 23                # characters in which the end of a record is looked for
+PIPE_POLL_S = 0.1                   # between two looks at whether a pipe has something to read
 BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 READ_ERRORS = (OSError, EOFError, zlib.error)       # the last two: a gzip file that was cut or damaged
@@ -583,6 +584,24 @@ def _keep_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
 codecs.register_error("keep_bytes", _keep_bytes)
 
 
+class Pipe(io.RawIOBase):
+    """What may block, read without blocking for long: a signal just before a read is heard, too."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        """Return that it is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what is there into the buffer; return how many bytes."""
+        import select                       # only here
+        while os.name == "posix" and not select.select([self._file], [], [], PIPE_POLL_S)[0]:
+            pass
+        return self._file.raw.readinto(buffer)
+
+
 class Block(NamedTuple):
     """Consecutive records as they were read: their cells by field, in the schema's order, and their lines.
 
@@ -623,6 +642,7 @@ class Source:
         if text is None:
             status = os.fstat(self._bytes.fileno())
             self.total = status.st_size if stat.S_ISREG(status.st_mode) else None
+            self._bytes = self._bytes if self.total is not None else io.BufferedReader(Pipe(self._bytes))
         try:
             self._text = self._open_text()
             blocks = self._read_any(self._text.read(BLOCK_CHARS))
@@ -2152,7 +2172,8 @@ class Loader:
     def run(self) -> None:
         """Load everything; an interrupt ends the reading, and what was read is brought to its verdicts."""
         previous = threading.stack_size(STACK_BYTES), sys.getswitchinterval()
-        sys.setswitchinterval(SWITCH_S)
+        if None not in [source.total for source in self._sources]:      # a pipe has to hear signals soon
+            sys.setswitchinterval(SWITCH_S)
         try:
             for level in find_levels(self._databases.schemas):
                 self._read_level([source for source in self._sources if source.schema in level])
