@@ -2857,7 +2857,10 @@ def check_outputs(options: argparse.Namespace, sources: Sequence[Any], databases
             *(("--rejects", os.path.join(options.rejects, name)) for name in rejects if options.rejects)):
         if path and (os.path.isfile(path) or not os.path.exists(path)):     # a device may be all of them
             # A file that is there may have several names, but only this inode of this device.
-            file = os.stat(path)[1:3] if os.path.exists(path) else os.path.realpath(path)
+            try:
+                file: object = os.stat(path)[1:3]
+            except OSError:                 # it is not there, or, of another loader, no longer
+                file = os.path.realpath(path)
             if what.startswith("--") and file in taken:
                 raise ValueError(f"{what} would overwrite {escape(path)} ({taken[file]}): name another file")
             taken[file] = what
