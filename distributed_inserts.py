@@ -838,7 +838,7 @@ class Source:
 
         A quote that was never meant as one would swallow the records below it.  So a record ends where a line
         could be a record by itself, see `_record_lines`; a line whose quote finds no end is rejected alone,
-        those that it was followed over are read each by itself: no line is read more than three times.
+        and those that it was followed over are read each by itself: no line is read more than three times.
         """
         reader, rows = self._reader(lines), []
         with contextlib.suppress(csv.Error):
@@ -1508,7 +1508,7 @@ class PostgresTable(Table):
         UNION ALL SELECT indexrelid::regclass::text, 'an index' FROM it JOIN pg_index ON indrelid = it.oid
         UNION ALL SELECT 'it', 'out of reach: the search path has no schema' WHERE current_schema() IS NULL"""
     # One after the other: IF NOT EXISTS alone fails for all but one.
-    CREATE = ("SET LOCAL lock_timeout=500; SELECT pg_advisory_xact_lock(5432);"
+    CREATE = (f"{WAITING}SELECT pg_advisory_xact_lock(5432);"
               " CREATE TABLE IF NOT EXISTS {table} ({columns})")
     LOWER, IRREGULAR = 'lower("{0}" COLLATE "C")', f""""{{0}}" COLLATE "C" ~ '{IRREGULAR_TEXT.pattern}'"""
     # A hash takes texts of any length.
@@ -1516,10 +1516,10 @@ class PostgresTable(Table):
     # A number that differs when the irregular texts do.
     MARK = f'(SELECT bit_xor(hashtextextended("{{0}}" COLLATE "C", id)) FROM {{1}} WHERE {IRREGULAR})'
     # Settings end with the transaction, as a connection may be pooled.  Without statistics the planner would
-    # read whole tables, 20 times slower; floats come back exactly; `Patience` waits in slices.
+    # read whole tables, 20 times slower; floats come back exactly.
     SETTINGS = "SET LOCAL enable_seqscan=off; SET LOCAL jit=off; SET LOCAL extra_float_digits=1; "
-    BEGIN = (f"BEGIN ISOLATION LEVEL READ COMMITTED; {SETTINGS}SET LOCAL lock_timeout=500;"
-             " LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE; SET LOCAL lock_timeout=30000;"
+    BEGIN = (f"BEGIN ISOLATION LEVEL READ COMMITTED; {SETTINGS}{WAITING}"
+             "LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE; SET LOCAL lock_timeout=30000;"
              " SET CONSTRAINTS ALL IMMEDIATE;"
              " SELECT set_config('synchronous_commit', 'on', true)"
              " WHERE current_setting('synchronous_commit') = 'off'; ")
@@ -2172,8 +2172,7 @@ class Loader:
     def run(self) -> None:
         """Load everything; an interrupt ends the reading, and what was read is brought to its verdicts."""
         previous = threading.stack_size(STACK_BYTES), sys.getswitchinterval()
-        if None not in [source.total for source in self._sources]:      # a pipe has to hear signals soon
-            sys.setswitchinterval(SWITCH_S)
+        sys.setswitchinterval(SWITCH_S)
         try:
             for level in find_levels(self._databases.schemas):
                 self._read_level([source for source in self._sources if source.schema in level])
@@ -2390,8 +2389,8 @@ class Report:
         section, options, text = self.sections[batch.schema.table], self._options, ""
         section.count(batch)
         self.counts.update(batch.counts)
-        lines = f"{batch.line(0)}-{batch.line(batch.size - 1)}"
-        self._watch.event(batch.name, section.name, batch.began_at, batch.ended_at, batch.name, lines=lines,
+        self._watch.event(batch.name, section.name, batch.began_at, batch.ended_at, batch.name,
+                          lines=f"{batch.line(0)}-{batch.line(batch.size - 1)}",
                           transaction=batch.transaction, **batch.counts)
         bad = range(batch.size) if batch.failure else sorted({*batch.problems, *batch.unsettled})
         if self._rejects and batch.problems:
@@ -2870,10 +2869,12 @@ def format_next_step(options: argparse.Namespace, db: str, report: Report, rejec
     """Return what the user may want to do now, with a command that runs as printed, or nothing."""
     what, files, more = "", options.files, ["--replace"] * options.replace
     rejected = [table for table, section in report.sections.items() if section.counts[REJECTED]]
+    folders = itertools.chain(["rejected"], map("rejected{}".format, itertools.count(2)))
+    new = next(folder for folder in folders if not os.path.lexists(folder))
     if files and report.counts[FAILED]:
         what = "Run it again when the cause is gone"
     elif files and options.dry_run:
-        what, more = "This was a dry run. Load the files", more + ["--rejects", options.rejects or "rejected"]
+        what, more = "This was a dry run. Load the files", [*more, "--rejects", options.rejects or new]
     elif not files and not options.verify:
         what, db = "This was the sample. Load your own files", "shop"
         files = {table: f"{table}.csv" for table in report.sections}
@@ -2881,8 +2882,6 @@ def format_next_step(options: argparse.Namespace, db: str, report: Report, rejec
         what = "Fix the rejected records (errors.jsonl has the reasons) and load them"
         files = {table: rejects.paths[table] for table in rejected}
     elif files and rejected and "-" not in files.values():
-        folders = itertools.chain(["rejected"], map("rejected{}".format, itertools.count(2)))
-        new = next(folder for folder in folders if not os.path.lexists(folder))
         what, more = "Get the rejected records in files, to be fixed", [*more, "--rejects", new]
     import shutil                           # which a start without an answer does without
     python = os.path.basename(sys.executable)

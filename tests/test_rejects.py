@@ -658,3 +658,19 @@ def test_the_report_says_where_the_rejects_are_and_how_to_load_them(run: Run, tm
     (tmp_path / "users.csv").write_text(HEAD + "1,,\n", encoding="utf-8")
     out = run("--users", "users.csv", "--rejects", "rejected").stdout
     assert f"--users {os.path.join('rejected', 'users.csv')}" in out and "errors.jsonl" in out
+
+
+def test_after_a_dry_run_the_next_step_loads_all_of_the_files(here: Run, tmp_path: Path) -> None:
+    (tmp_path / "users.csv").write_text("id,name,email\n1,Ada,a@x.org\n2,Bo,no\n", encoding="utf-8")
+    for folder in ([], ["--rejects", "own"]):
+        step = here("--users", "users.csv", "--dry-run", *folder).stdout.splitlines()[-1]
+        assert step.endswith(f"--users users.csv --rejects {folder[-1] if folder else 'rejected'}")
+    assert not (tmp_path / "users.db").exists()
+
+
+def test_the_folder_that_a_next_step_names_is_a_new_one(here: Run, tmp_path: Path) -> None:
+    (tmp_path / "rejected").mkdir()
+    (tmp_path / "rejected" / "users.csv").write_text("id,name,email\n2,Bo,no\n", encoding="utf-8")
+    step = here("--users", "rejected/users.csv").stdout.splitlines()[-1]
+    assert step.endswith("--users rejected/users.csv --rejects rejected2")
+    assert here("--users", "rejected/users.csv", "--rejects", "rejected2").returncode == 1

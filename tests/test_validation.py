@@ -592,3 +592,10 @@ def test_a_text_is_taken_unless_it_is_blank_or_holds_a_control_character_or_half
                                                      max_size=8).map("".join),))
 def test_the_unique_key_is_the_folded_nfc_of_any_text(text: str) -> None:
     assert unique_key(text) == unicodedata.normalize("NFC", text).casefold()
+
+
+def test_a_fraction_beyond_all_floats_is_out_of_range() -> None:
+    from fractions import Fraction
+
+    record = {"id": 1, "name": "Pen", "price": Fraction(10**400)}
+    assert [problem.code for problem in program.validate_product(record)] == ["out_of_range"]
