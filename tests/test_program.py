@@ -369,6 +369,19 @@ def test_all_who_wait_for_a_lock_together_wait_for_it_once(databases):
     assert len(databases.rows("users")) == 2
 
 
+def test_a_block_that_is_left_before_a_database_could_be_opened_ends_in_peace(databases, monkeypatch):
+    errors: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", errors.append)
+    with program.open_databases(databases.place) as shop:
+        shop.insert("users", ANN)
+    for table in ("users", "products", "orders"):
+        databases.execute(table, f"DROP TABLE IF EXISTS {table}")
+        databases.execute(table, f"CREATE TABLE {table} (id text)")  # it cannot be used
+    for _ in range(20):  # the end comes sometimes before the error and sometimes after it
+        program.open_databases(databases.place).close()
+    assert not errors
+
+
 def test_calls_while_the_block_is_left_are_answered_or_told(databases):
     answers: list[str] = []
 
