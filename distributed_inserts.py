@@ -55,7 +55,6 @@ import sys
 import threading
 import time
 import unicodedata
-import urllib.parse
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -1044,7 +1043,7 @@ class Patience:
 # other texts are irregular: they have an index of their own, and their keys are kept in memory.
 STABLE = ("à-öø-ÿāăąćĉċčďđēĕėęěĝğġģĥħĩīĭįıĵķĺļľłńņňŋōŏőœŕŗřśŝşšţťŧũūŭůűųŵŷźżž"      # Latin
           "ά-ία-ρσ-ώа-џא-תء-غف-ي" "ก-ฮぁ-ゖァ-ヺー一-鿿가-힣")      # Greek to Arabic, Thai to Hangul
-IRREGULAR_TEXT = re.compile(f"[^ -~{STABLE}]")
+IRREGULAR_TEXT = f"[^ -~{STABLE}]"      # compiled where it is needed: it takes 2 ms
 
 
 class HeldKeys(dict[int, dict[str, int]]):
@@ -1062,7 +1061,8 @@ class HeldKeys(dict[int, dict[str, int]]):
             found = keys[place] if keys else [unique_key(row[place]) for row in rows]
             pairs = zip(found, [row[0] for row in rows])
             if not self.are_all:
-                pairs = itertools.compress(pairs, [IRREGULAR_TEXT.search(row[place]) for row in rows])
+                search = re.compile(IRREGULAR_TEXT).search
+                pairs = itertools.compress(pairs, [search(row[place]) for row in rows])
             held.update(pairs)
 
 
@@ -1206,6 +1206,7 @@ def _reading_uri(path: str) -> str:
     # who undoes what a writer that died left half done.  Who may not does without, if nobody seems to write.
     has_log, has_journal = os.path.exists(path + "-wal"), os.path.exists(path + "-journal")
     mode = "ro" if has_log or has_journal and not may_write else "rw" if may_write else "ro&immutable=1"
+    import urllib.parse                     # a first load does without
     name = urllib.parse.quote(os.fsencode(path.replace(os.sep, "/")))
     return f"file://{'' if name.startswith('/') else '/'}{name}?mode={mode}"
 
@@ -1517,7 +1518,7 @@ class PostgresTable(Table):
     # One after the other: IF NOT EXISTS alone fails for all but one.
     CREATE = (f"{WAITING}SELECT pg_advisory_xact_lock(5432);"
               " CREATE TABLE IF NOT EXISTS {table} ({columns})")
-    LOWER, IRREGULAR = 'lower("{0}" COLLATE "C")', f""""{{0}}" COLLATE "C" ~ '{IRREGULAR_TEXT.pattern}'"""
+    LOWER, IRREGULAR = 'lower("{0}" COLLATE "C")', f""""{{0}}" COLLATE "C" ~ '{IRREGULAR_TEXT}'"""
     # A hash takes texts of any length.
     INDEXES = {"lookup": f"USING hash ({LOWER})", "irregular": f"(id) WHERE {IRREGULAR}"}
     # A number that differs when the irregular texts do.
