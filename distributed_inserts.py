@@ -283,7 +283,7 @@ def _judge_number(field: str, value: object, pattern: re.Pattern[str], code: str
         return Problem(field, "missing", value)
     if isinstance(value, str) and not text:
         return Problem(field, "blank", value)
-    number = NUMBER.match(text)
+    number = pattern.match(text)
     rest = text[number.end() if number else 0:]
     in_the_way = re.search(r"[^\s0-9.]", rest) or re.search(r"\s", rest) or re.search(r"\.", rest)
     return Problem(field, code, value, f": it holds {format_value(in_the_way.group())}" if in_the_way else "")
@@ -310,7 +310,8 @@ def _judge_price(field: str, value: object) -> float | Problem:
     digits = mantissa.replace(".", "").strip("0")
     if mantissa.startswith("-") or not digits:
         return Problem(field, "not_positive", value)
-    if len(digits) > DIGITS_MAX and not isinstance(value, float):       # a float is what a double keeps
+    is_float = isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
+    if len(digits) > DIGITS_MAX and not is_float:       # which is what a double keeps
         detail = f"has more than the {DIGITS_MAX} significant digits that are kept"
         return Problem(field, "out_of_range", value, detail)
     number = float(text)
@@ -822,11 +823,13 @@ class Source:
         these stand at a fixed stride, every line has as many cells as the header.
         """
         end, stride, comma = "\r\n" if "\r" in text else "\n", self.width + 1, self.delimiter
-        if '"' in text or len(text) > RECORD_MAX or "\r" in text and not (
-                text.count("\r") == text.count("\n") == text.count(end)):
+        if '"' in text or len(text) > RECORD_MAX:
             return None
         ended = text if text.endswith("\n") else text + end
-        cells, count = ended.replace(end, f"{comma}\n{comma}").split(comma), ended.count("\n")
+        marked = ended.replace(end, f"{comma}\n{comma}")
+        cells, count = marked.split(comma), (len(marked) - len(ended)) // (3 - len(end))
+        if end == "\r\n" and not ended.count("\r") == ended.count("\n") == count:
+            return None
         # Where an id is blank, it is perhaps a row of empty cells.
         if (len(cells) != count * stride + 1 or cells[self.width::stride].count("\n") != count
                 or not all(map(str.strip, cells[self.picks[0]:-1:stride]))):

@@ -226,8 +226,8 @@ def test_5_is_a_whole_number_however_it_is_written(name: str, value: object) -> 
     assert validate_product({**GOOD["products"], "price": value}) == []
 
 
-@pytest.mark.parametrize("value", [Decimal("9.99"), Decimal("1E+3"), Decimal("0.5"), Fraction(1, 2), 9.99, 0.5, 10**14],
-                         ids=repr)
+@pytest.mark.parametrize("value", [Decimal("9.99"), Decimal("1E+3"), Decimal("0.5"), Fraction(1, 2), Fraction(1, 3), 9.99,
+                                   0.5, 10**14], ids=repr)
 def test_a_price_may_be_any_number_of_python(value: object) -> None:
     assert judged(value) == ""
 
@@ -287,6 +287,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
     for kind in (numpy.int64, numpy.int8, numpy.uint32, numpy.float64):
         assert validate_order({name: kind(5) for name in GOOD["orders"]}) == []
         assert judged(kind(5)) == ""
+    assert judged(numpy.float32(1.1)) == ""
     assert judged(numpy.float64("nan")) == "not_number"
     assert judged(numpy.bool_(True)) == "not_number" and judged(numpy.bool_(True), "users", "id") == "not_integer"
 
@@ -297,6 +298,12 @@ def test_numbers_of_numpy_are_numbers() -> None:
 def test_what_is_in_the_way_of_a_number_is_named(value: str, words: str) -> None:
     problem, = validate_product({**GOOD["products"], "price": value})
     assert words in problem.message
+
+
+@pytest.mark.parametrize(("value", "words"), [("1e3", '"e"'), ("1,299", '","'), ("0x10", '"x"'), ("1.2.3", '"."')])
+def test_what_is_in_the_way_of_a_whole_number_is_named(value: str, words: str) -> None:
+    problem, = validate_user({**GOOD["users"], "id": value})
+    assert problem.message.endswith(f"is not a whole number: it holds {words}")
 
 
 # -------------------------------------------------------------------------------------------------------- Records
