@@ -12,13 +12,14 @@ import shlex
 import shutil
 import string
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from conftest import MODELS, VERDICTS, Run, rows
+from conftest import MODELS, PROGRAM, TIMEOUT_S, VERDICTS, Run, rows
 
 GOOD = "inserted"
 PEOPLE = [(1, "Ada", "ada@example.com"), (2, "Bo Li", "bo@example.com"), (3, "Zoë", "zoe@example.com")]
@@ -294,9 +295,9 @@ def test_a_django_dump_is_refused_with_the_command_that_helps(load: Load, tmp_pa
     assert loaded.status == 2 and "fields" in loaded.error
     assert "jq" in loaded.error
     if shutil.which("jq"):
-        program = re.search(r"jq '([^']+)'", loaded.error).group(1)
+        command = re.search(r"jq -c '[^']+' export", loaded.error).group()
         records = subprocess.run(
-            ["jq", program, "export"], cwd=tmp_path, capture_output=True, check=True, timeout=30
+            shlex.split(command), cwd=tmp_path, capture_output=True, check=True, timeout=30
         ).stdout
         assert load(records).rows == PEOPLE
 
@@ -1053,3 +1054,54 @@ def test_rejects_in_any_encoding_load_again(here: Run, tmp_path: Path, encoding:
     assert fixed.count("\ufeff") == 0 and fixed.count("{}") == 2
     (tmp_path / "fixed.csv").write_bytes(fixed.format("a", "b").encode(encoding))
     assert here("--users", "fixed.csv", *named).returncode == 0 and len(rows(tmp_path / "users.db")) == 3
+
+
+@pytest.mark.parametrize("header", ["name,notes,email,id", "notes,id,name,email", "name,email,notes,id"])
+def test_stray_quotes_on_neighbouring_lines_swallow_nobody_wherever_the_id_stands(load: Load, header: str) -> None:
+    notes = {1: '"great scr', 2: 'wants 15"', 3: "fine"}
+    people = [{"id": id_, "name": f"P{id_}", "email": f"p{id_}@example.com", "notes": notes[id_]} for id_ in notes]
+    loaded = load(header + "\n" + "".join(",".join(str(each[name]) for name in header.split(",")) + "\n" for each in people))
+    assert len(loaded.found) == 3 and [id_ for id_, *_ in loaded.rows][-2:] == [2, 3]
+    assert all(row == (row[0], f"P{row[0]}", f"p{row[0]}@example.com") for row in loaded.rows)
+
+
+@pytest.mark.parametrize(("header", "lines"), [
+    ("id,name,email,notes", ['1,Ada,ada@example.com,"x,', '2,Bo,bo@example.com,y,', '3,Cy,cy@example.com,15",']),
+    ("id,name,email,notes,extra", ['1,Ada,ada@example.com,"x', "2,Bo,bo@example.com,y", '3,Cy,cy@example.com,15"']),
+])
+def test_stray_quotes_in_rows_of_another_length_swallow_nobody(load: Load, header: str, lines: list[str]) -> None:
+    loaded = load("\n".join([header, *lines, "4,Dee,dee@example.com,z"]) + "\n")
+    assert len(loaded.found) == 4 and {2, 3, 4} <= {id_ for id_, *_ in loaded.rows}
+
+
+@pytest.mark.parametrize(("row", "name"), [
+    ('1,"Ada,\t""L""",a@example.com', None), ('1,\t\t"Bo, Li",a@example.com', "Bo, Li"),
+    ('1, \t"Bo, Li",a@example.com', "Bo, Li"), ('1,\u00a0"Bo, Li",a@example.com', "Bo, Li"),
+    ('\t"1","Bo, Li", "a@example.com"', "Bo, Li"), ('1,"Bo, ""Li""",a@example.com', 'Bo, "Li"')])
+def test_white_space_before_a_quote_hides_it_and_within_one_is_kept(load: Load, row: str, name: str | None) -> None:
+    loaded = load(f"id,name,email\n{row}\n")
+    assert loaded.rows == ([(1, name, "a@example.com")] if name else [])
+
+
+@pytest.mark.parametrize("above", [
+    '"meta":{"a":{"b":{"c":1}}},', '"meta":{"tags":["a"]},', '"errors":[],', '"columns":["id","name"],', '"id":"export-1",',
+    f'"note":"{"x" * 1000}[",', '"a":[[1],{"b":[]}],'])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_the_list_of_objects_is_found_whatever_stands_above_it(load: Load, above: str, indent: int | None) -> None:
+    text = f'{{{above}"users":[{{"id":1,"name":"Ada","email":"ada@example.com"}}]}}'
+    loaded = load(json.dumps(json.loads(text), indent=indent))
+    assert loaded.rows == [(1, "Ada", "ada@example.com")] and loaded.status == 0
+
+
+def test_json_lines_that_begin_with_broken_ones_are_json_lines(load: Load) -> None:
+    loaded = load('{"id":1,"name":\n{"id":2,"name":\n{"id":3,"name":"Cy","email":"cy@example.com"}\n')
+    assert loaded.rows == [(3, "Cy", "cy@example.com")] and loaded.found == {1: "malformed", 2: "malformed", 3: GOOD}
+
+
+def test_an_open_quote_above_a_million_short_lines_takes_no_gigabyte(tmp_path: Path) -> None:
+    Path(tmp_path, "users.csv").write_text('id,name,email\n1,"' + "x\n" * 400_000 + "2,B,b@example.com")
+    limited = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29)); " \
+        f"sys.argv = ['x', '--users', 'users.csv', '-q', '--json']; runpy.run_path({str(PROGRAM)!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", limited], cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT_S)
+    summary = json.loads(done.stdout.splitlines()[-1])["summary"]["users"]
+    assert (summary["inserted"], summary["rejected"], done.stderr) == (1, 400_000, "")
