@@ -1027,7 +1027,12 @@ def _decode_line(line: str) -> object:
 # The seam: all that the rest of the program knows of a database.  A place makes tables; a table is one
 # connection, for one thread at a time; it raises StorageError.  An engine knows no batch, thread or verdict.
 
-INTERRUPT_GRACE_S = 1.0             # how long what waits may go on waiting after an interrupt
+# No database folds as `unique_key` does, so keys are looked up by an index on the ASCII lower case.  That is
+# the key of a text of these characters alone, which stay what they are when composed and case-folded.  All
+# other texts are irregular: they have an index of their own, and their keys are kept in memory.
+STABLE = ("à-öø-ÿāăąćĉċčďđēĕėęěĝğġģĥħĩīĭįıĵķĺļľłńņňŋōŏőœŕŗřśŝşšţťŧũūŭůűųŵŷźżž"      # Latin
+          "ά-ία-ρσ-ώа-џא-תء-غف-ي" "ก-ฮぁ-ゖァ-ヺー一-鿿가-힣")      # Greek to Arabic, Thai to Hangul
+IRREGULAR_TEXT = f"[^ -~{STABLE}]"      # compiled where it is needed: it takes 2 ms
 
 
 class StorageError(Exception):
@@ -1047,37 +1052,28 @@ class Patience:
 
     def __init__(self, timeout_s: float) -> None:
         self.timeout_s, self.tell = timeout_s, lambda name, event: None     # who keeps a log may set `tell`
-        self.interrupted_at: float | None = None        # set by the handler of a signal
+        self.interrupted_at = float("inf")  # set by the handler of a signal
         self.waits: dict[str, float] = {}   # since when which database is waited for, to be shown
 
     def hurried(self) -> bool:
         """Return whether an interrupt came more than a second ago."""
-        return self.interrupted_at is not None and time.monotonic() - self.interrupted_at >= INTERRUPT_GRACE_S
+        return time.monotonic() - self.interrupted_at >= 1
 
     def insist(self, name: str, attempt: Callable[..., T], *values: object) -> T:
         """Return what the attempt returns, made again while it raises LockedError; raises StorageError."""
         begin = time.monotonic()
         try:
             while True:
-                try:
+                with contextlib.suppress(LockedError):
                     return attempt(*values)             # waits a moment by itself, but not for every lock
-                except LockedError:
-                    waited_s = time.monotonic() - begin
-                    if waited_s >= self.timeout_s or self.hurried():
-                        raise StorageError(f"locked by another program for {waited_s:.1f} s") from None
+                waited_s = time.monotonic() - begin
+                if waited_s >= self.timeout_s or self.hurried():
+                    raise StorageError(f"locked by another program for {waited_s:.1f} s")
                 self.waits[name] = begin
                 time.sleep(0.001)
         finally:
             if self.waits.pop(name, None):
                 self.tell(name, f"locked by another program for {time.monotonic() - begin:.1f} s")
-
-
-# No database folds as `unique_key` does, so keys are looked up by an index on the ASCII lower case.  That is
-# the key of a text of these characters alone, which stay what they are when composed and case-folded.  All
-# other texts are irregular: they have an index of their own, and their keys are kept in memory.
-STABLE = ("à-öø-ÿāăąćĉċčďđēĕėęěĝğġģĥħĩīĭįıĵķĺļľłńņňŋōŏőœŕŗřśŝşšţťŧũūŭůűųŵŷźżž"      # Latin
-          "ά-ία-ρσ-ώа-џא-תء-غف-ي" "ก-ฮぁ-ゖァ-ヺー一-鿿가-힣")      # Greek to Arabic, Thai to Hangul
-IRREGULAR_TEXT = f"[^ -~{STABLE}]"      # compiled where it is needed: it takes 2 ms
 
 
 class HeldKeys(dict[int, dict[str, int]]):
@@ -1104,10 +1100,13 @@ class HeldKeys(dict[int, dict[str, int]]):
 class Table:
     """One schema's table, through one connection, for one thread at a time: what the engines share.
 
-    An engine has SQL: TYPES (what else is FITTING), LOOK, CREATE, LOWER, IRREGULAR, INDEXES, WAITING (for a
-    lock); whether an error ABORTS the transaction; and methods: _execute, _select, _read (row by row),
-    _begin, _insert, _update (return how many rows); commit, abort (from any thread: what waits fails), close.
+    An engine has SQL: TYPES (what else is FITTING), LOOK, CREATE, LOWER, IRREGULAR, INDEXES; whether an
+    error ABORTS the transaction; and methods that wait for locks: _execute, _select, _read (row by row),
+    _begin (return what differs after others wrote), _insert, _update (return how many rows); commit, abort
+    (from any thread: what waits fails), close.
     """
+
+    ABORTS = False
 
     def __init__(self, schema: Schema, name: str, patience: Patience, keeps_keys: bool = False) -> None:
         """With `keeps_keys` those of a table that is empty are kept in memory while nobody else writes."""
@@ -1116,7 +1115,18 @@ class Table:
         self._types = {each.name: self.TYPES[each.kind] for each in schema.fields}
         self._table, self._columns = f'"{schema.table}"', ", ".join(f'"{name}"' for name in schema.names)
 
-    def check_shape(self) -> bool:
+    def opened(self, creates: bool = False) -> Any:
+        """Return the table, made if it is missing and it `creates`; else None, and it is closed."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.close)
+            is_there = self._check_shape()
+            if creates and not is_there:
+                columns = ", ".join(f'"{name}" {kind}' for name, kind in self._types.items())
+                self._execute(self.CREATE.format(table=self._table, columns=columns))
+                is_there = self._check_shape()
+            return self if is_there and stack.pop_all() else None
+
+    def _check_shape(self) -> bool:
         """Return whether the table is there; raises StorageError with what makes it unusable."""
         self._found = found = dict(self._execute(self.LOOK.format(table=self.schema.table)))
         it = found.get("it")
@@ -1127,25 +1137,16 @@ class Table:
             raise StorageError(f"table {self.schema.table} cannot be used: {escape('; '.join(wrong), 300)}")
         return bool(it)
 
-    def create(self) -> bool:
-        """Make the table if it is missing, else check it."""
-        if not self.check_shape():
-            columns = ", ".join(f'"{name}" {kind}' for name, kind in self._types.items())
-            sql = self.CREATE.format(table=self._table, columns=columns)
-            self._patience.insist(self._name, self._execute, sql)
-        return self.check_shape()
-
     def find_last_id(self) -> int:
         """Return the largest stored id, 0 if there is none."""
-        sql = f"{self.WAITING}SELECT coalesce(max(id), 0) FROM {self._table}"
-        return self._patience.insist(self._name, self._execute, sql)[0][0]
+        return self._execute(f"SELECT coalesce(max(id), 0) FROM {self._table}")[0][0]
 
     def begin(self) -> None:
         """Begin a transaction, alone among all writers and seeing all that was committed."""
-        self.last_id, version = self._patience.insist(self._name, self._begin)
+        version = self._begin()
         if version == self._version:
-            return
-        self._version, self._held = version, HeldKeys()         # it is the first one, or somebody else wrote
+            return                          # nobody else wrote
+        self._version, self._held, self.last_id = version, HeldKeys(), self.find_last_id()
         self._held.are_all = self._keeps_keys and not self.last_id
         for name, (kind, use) in itertools.product(self.schema.unique.values(), self.INDEXES.items()):
             index = f"{self.schema.table}_{name}_{kind}"
@@ -1201,13 +1202,6 @@ class Table:
         return iter(lambda: list(itertools.islice(rows, size)), [])
 
 
-def keep_if(check: Callable[[T], object], table: T) -> T | None:
-    """Return a table that passes the check; one that does not, or for which it raises, is closed."""
-    with contextlib.ExitStack() as stack:
-        stack.callback(table.close)
-        return table if check(table) and stack.pop_all() else None
-
-
 # -------------------------------------------------------------------------------------------- Storage: SQLite
 # A folder with a database file per model.  The only section that knows sqlite3.  A table is used by its
 # worker, or by the main thread that verifies; abort() by any.
@@ -1223,11 +1217,10 @@ def _sqlite_errors() -> Iterator[None]:
     """Turn errors of SQLite and of the system into StorageErrors."""
     try:
         yield
-    except sqlite3.IntegrityError as error:
-        raise ConstraintError(str(error)) from error
     except (sqlite3.Error, OSError, OverflowError, UnicodeError) as error:
-        is_locked = isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
-        raise (LockedError if is_locked else StorageError)(describe(error)) from error
+        kind = (ConstraintError if isinstance(error, sqlite3.IntegrityError) else
+                LockedError if "locked" in str(error) else StorageError)
+        raise kind(describe(error)) from error
 
 
 def _reading_uri(path: str) -> str:
@@ -1272,20 +1265,16 @@ class SqlitePlace:
         return [os.path.join(os.path.abspath(self.shown), self.name(schema)) for schema in schemas]
 
     @_sqlite_errors()
-    def for_writing(self, schema: Schema, keeps_keys: bool = True) -> SqliteTable:
-        """Return the table, made if it is missing; nothing is changed before it is known to be ours."""
-        if stored := self.for_reading(schema):
-            stored.close()
-        table = SqliteTable(schema, *self.paths([schema]), self._patience, keeps_keys)
-        return keep_if(SqliteTable.create, table)
-
-    @_sqlite_errors()
-    def for_reading(self, schema: Schema) -> SqliteTable | None:
-        """Return the table, which is not written to, or None where there is none."""
+    def open(self, schema: Schema, writes: bool = False, keeps_keys: bool = False) -> SqliteTable | None:
+        """Return the table, made if it is missing and it `writes`, else None where there is none."""
         path, = self.paths([schema])
-        if not os.path.lexists(path):
-            return None
-        return keep_if(SqliteTable.check_shape, SqliteTable(schema, path, self._patience, reads=True))
+        is_there, values = os.path.lexists(path), (schema, path, self._patience)
+        found = SqliteTable(*values, reads=True).opened() if is_there else None
+        if not writes:
+            return found
+        if found:                           # nothing is changed before it is known to be ours
+            found.close()
+        return SqliteTable(*values, keeps_keys).opened(creates=True)
 
 
 class SqliteTable(Table):
@@ -1293,7 +1282,6 @@ class SqliteTable(Table):
 
     TYPES = {Kind.ID: "INTEGER PRIMARY KEY", Kind.COUNT: "INTEGER", Kind.REFERENCE: "INTEGER",
              Kind.TEXT: "TEXT", Kind.EMAIL: "TEXT", Kind.PRICE: "REAL"}
-    ABORTS, WAITING = False, ""
     # What keeps a field's values as they are, whatever it is called (sqlite.org/datatype3.html, 3.1).
     INTEGER = r"(?!.*(CHAR|CLOB|TEXT|REAL|FLOA|DOUB)|STR)(.*(INT|NUM|DEC|BLOB).*)?"
     FITTING = {"INTEGER": INTEGER, "INTEGER PRIMARY KEY": INTEGER + " PRIMARY KEY",
@@ -1316,15 +1304,13 @@ class SqliteTable(Table):
     def __init__(self, schema: Schema, path: str, patience: Patience, keeps_keys: bool = False,
                  reads: bool = False) -> None:
         super().__init__(schema, f"{schema.table}.db", patience, keeps_keys)
-        self._path, self._file, self._mode = path, None, None       # its identity, the journal mode it had
+        self._path, self._mode = path, None             # the journal mode it had
         self._connection = sqlite3.connect(_reading_uri(path) if reads else path, uri=reads,
                                            timeout=LOCK_POLL_S, isolation_level=None, check_same_thread=False)
+        self._file = os.stat(path) if path else None    # its identity
+        self._try = _sqlite_errors()(self._connection.execute)
         # Text that is not UTF-8 is read all the same; see `_keep_bytes`.
         self._connection.text_factory = lambda text: text.decode("utf-8", "keep_bytes")
-
-    @_sqlite_errors()
-    def _try(self, sql: str, values: Sequence[object]) -> sqlite3.Cursor:
-        return self._connection.execute(sql, values)
 
     def _run(self, sql: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         """Run a statement, again while another program holds a lock: the only door to the database."""
@@ -1341,23 +1327,17 @@ class SqliteTable(Table):
         sql = f"SELECT {what} FROM {self._table} WHERE {value} IN (SELECT value FROM json_each(?))"
         return self._read(sql, [json.dumps(list(among), ensure_ascii=False)])
 
-    @_sqlite_errors()
-    def create(self) -> bool:
-        """Make the table if it is missing; log ahead and sync at every commit (sqlite.org/wal.html)."""
-        if self._path:
-            self._file, ((self._mode,),) = os.stat(self._path), self._execute("PRAGMA journal_mode")
-        found = [self._execute(f"PRAGMA {pragma}") for pragma in PRAGMAS]
-        if self._path and found[0] != [("wal",)]:
-            raise StorageError(f"no write-ahead logging here: the journal mode stays {self._mode}")
-        is_there = super().create()
-        if self.find_last_id():             # keys lie all over an index: 6 instead of 14 s for 400,000
-            self._execute("PRAGMA cache_size=-65536")           # KiB
-        return is_there
-
-    def _begin(self) -> tuple[int, object]:
+    def _begin(self) -> object:
+        if self._version is None:           # log ahead and sync at every commit (sqlite.org/wal.html)
+            (mode,), = self._execute("PRAGMA journal_mode")
+            found = [self._execute(f"PRAGMA {pragma}") for pragma in PRAGMAS]
+            if self._path and found[0] != [("wal",)]:
+                raise StorageError(f"no write-ahead logging here: the journal mode stays {mode}")
+            self._mode = mode
+            if self.find_last_id():         # keys lie all over an index: 6 instead of 14 s for 400,000
+                self._execute("PRAGMA cache_size=-65536")           # KiB
         self._execute("BEGIN IMMEDIATE")
-        version = self._execute("PRAGMA data_version")          # another one when somebody else wrote
-        return self.last_id if version == self._version else self.find_last_id(), version
+        return self._execute("PRAGMA data_version")
 
     def _insert(self, columns: Sequence[Sequence], conflict: str = "ABORT") -> int:
         marks, size = f"({','.join('?' * len(columns))})", VALUES_MAX // len(columns)
@@ -1401,9 +1381,9 @@ class TrialTable(SqliteTable):
 
     def __init__(self, place: Any, patience: Patience, is_source: bool, schema: Schema, *_: object) -> None:
         super().__init__(schema, "", patience, keeps_keys=True)
-        self.create()
-        self._is_source, self._stored = is_source, place.for_reading(schema)
-        self._stored = self._stored or keep_if(SqliteTable.create, SqliteTable(schema, "", patience))
+        self._is_source = is_source
+        self._stored = place.open(schema) or SqliteTable(schema, "", patience).opened(creates=True)
+        self.opened(creates=True)
 
     def begin(self) -> None:
         """Begin a transaction; any id may be stored already, but those of a source grow."""
@@ -1499,35 +1479,26 @@ class PostgresPlace:
         """Return the files that no output may overwrite: none."""
         return []
 
-    def for_writing(self, schema: Schema, keeps_keys: bool = False) -> PostgresTable:
-        """Return the table, made if it is missing, else checked before anything is changed."""
-        return self._open(schema, PostgresTable.create)
-
-    def for_reading(self, schema: Schema) -> PostgresTable | None:
-        """Return the table, which is not written to, or None where there is none."""
-        return self._open(schema, PostgresTable.check_shape)
-
-    def _open(self, schema: Schema, check: Callable[[PostgresTable], object]) -> PostgresTable | None:
+    def open(self, schema: Schema, writes: bool = False, keeps_keys: bool = False) -> PostgresTable | None:
+        """Return the table, made if it is missing and it `writes`, else None where there is none."""
+        import concurrent.futures           # only here
         settings = {name: value.replace("{model}", schema.table) for name, value in self._settings.items()}
-        answers: list[Any] = []
+        answer = concurrent.futures.Future()
 
         def connect() -> None:
             """Open and check the table."""
             try:
                 table = PostgresTable(schema, self.name(schema), self._patience, settings)
-                answers.append(keep_if(check, table))
+                answer.set_result(table.opened(writes))
             except Exception as error:      # for the thread that waits
-                answers.append(error)
+                answer.set_exception(error)
 
         # Nothing interrupts libpq while it connects: the thread that does it is left behind instead.
-        thread = threading.Thread(target=connect, name=threading.current_thread().name, daemon=True)
-        thread.start()
-        while thread.is_alive() and not self._patience.hurried():
-            thread.join(0.05)
-        answer = answers[0] if answers else StorageError("interrupted while it was opened")
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        threading.Thread(target=connect, daemon=True).start()
+        while not concurrent.futures.wait([answer], 0.05).done:
+            if self._patience.hurried():
+                raise StorageError("interrupted while it was opened")
+        return answer.result()
 
 
 class PostgresTable(Table):
@@ -1535,16 +1506,15 @@ class PostgresTable(Table):
 
     TYPES = {Kind.ID: "bigint PRIMARY KEY", Kind.COUNT: "bigint", Kind.REFERENCE: "bigint",
              Kind.PRICE: "double precision", Kind.TEXT: "text", Kind.EMAIL: "text"}
-    FITTING: dict[str, str] = {}            # these alone
-    ABORTS, WAITING = True, "SET LOCAL lock_timeout=500; "      # `Patience` waits in slices
+    ABORTS, FITTING = True, {}              # these alone fit
     # What `it` is (the last row counts), its columns in the words of TYPES, and its indexes.
     LOOK = """
         WITH it AS (SELECT * FROM pg_class WHERE oid = to_regclass('"{table}"'))
         SELECT 'it', 'missing, as this is somebody else''s database: it holds ' || min(relname) FROM pg_class
             WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v')
             AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'e') -- extension's
-        UNION ALL SELECT 'it', CASE WHEN relkind NOT IN ('r', 'p') OR relispartition
-            THEN 'a view or partition'
+        UNION ALL SELECT 'it', CASE
+            WHEN relkind NOT IN ('r', 'p') OR relispartition THEN 'a view or partition'
             WHEN relpersistence <> 'p' THEN 'unlogged or temporary'
             WHEN relrowsecurity THEN 'under row-level security' ELSE 'a table' END FROM it
         UNION ALL SELECT 'it', 'in the encoding ' || current_setting('server_encoding') || ' and not UTF8'
@@ -1552,22 +1522,20 @@ class PostgresTable(Table):
         UNION ALL SELECT attname, concat(format_type(atttypid, atttypmod), (SELECT ' PRIMARY KEY'
             FROM pg_index WHERE indrelid = attrelid AND indisprimary AND indkey::text = attnum::text))
             FROM it JOIN pg_attribute ON attrelid = it.oid WHERE attnum > 0 AND attgenerated = ''
-        UNION ALL SELECT indexrelid::regclass::text, 'an index' FROM it JOIN pg_index ON indrelid = it.oid
-        UNION ALL SELECT 'it', 'out of reach: the search path has no schema' WHERE current_schema() IS NULL"""
+        UNION ALL SELECT indexrelid::regclass::text, 'an index' FROM it JOIN pg_index ON indrelid = it.oid"""
     # One after the other: IF NOT EXISTS alone fails for all but one.
-    CREATE = (f"{WAITING}SELECT pg_advisory_xact_lock(5432);"
-              " CREATE TABLE IF NOT EXISTS {table} ({columns})")
+    CREATE = "SELECT pg_advisory_xact_lock(5432); CREATE TABLE IF NOT EXISTS {table} ({columns})"
     LOWER, IRREGULAR = 'lower("{0}" COLLATE "C")', f""""{{0}}" COLLATE "C" ~ '{IRREGULAR_TEXT}'"""
     # A hash takes texts of any length.
     INDEXES = {"lookup": f"USING hash ({LOWER})", "irregular": f"(id) WHERE {IRREGULAR}"}
     # A number that differs when the irregular texts do.
     MARK = f'(SELECT bit_xor(hashtextextended("{{0}}" COLLATE "C", id)) FROM {{1}} WHERE {IRREGULAR})'
     # Settings end with the transaction, as a connection may be pooled.  Without statistics the planner would
-    # read whole tables, 20 times slower; floats come back exactly.
-    SETTINGS = "SET LOCAL enable_seqscan=off; SET LOCAL jit=off; SET LOCAL extra_float_digits=1; "
-    BEGIN = (f"BEGIN ISOLATION LEVEL READ COMMITTED; {SETTINGS}{WAITING}"
-             "LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE; SET LOCAL lock_timeout=30000;"
-             " SET CONSTRAINTS ALL IMMEDIATE;"
+    # read whole tables, 20 times slower; floats come back exactly; `Patience` waits for locks in slices.
+    SETTINGS = ("SET LOCAL enable_seqscan=off; SET LOCAL jit=off; SET LOCAL extra_float_digits=1;"
+                " SET LOCAL lock_timeout=500; ")
+    BEGIN = ("BEGIN ISOLATION LEVEL READ COMMITTED; LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE;"
+             " SET LOCAL lock_timeout=30000; SET CONSTRAINTS ALL IMMEDIATE;"
              " SELECT set_config('synchronous_commit', 'on', true)"
              " WHERE current_setting('synchronous_commit') = 'off'; ")
 
@@ -1583,21 +1551,26 @@ class PostgresTable(Table):
         self._db.add_notice_handler(lambda notice: notice.severity_nonlocalized == "WARNING"
                                     and self._warnings.append(notice.message_primary))
 
-    def _execute(self, statements: str) -> list[tuple]:
+    @_postgres_errors()
+    def _try(self, statements: str, is_first: bool = False) -> list[tuple]:
         """Return the rows of the last statement; without BEGIN they are one transaction and round trip."""
-        with _postgres_errors():
-            cursor = self._db.execute(statements)
-            while cursor.nextset():
-                pass
-            return cursor.fetchall() if cursor.description else []
+        if is_first:
+            self._db.rollback()             # an attempt before this one
+        cursor = self._db.execute(statements)
+        while cursor.nextset():
+            pass
+        return cursor.fetchall() if cursor.description else []
+
+    def _execute(self, statements: str) -> list[tuple]:
+        if self._db.info.transaction_status:            # it has its lock
+            return self._try(statements)
+        return self._patience.insist(self._name, self._try, self.SETTINGS + statements, True)
 
     def _select(self, what: str, value: str, among: Iterable[object]) -> list[tuple]:
         array = json.dumps(list(among), ensure_ascii=False)[1:-1]       # an array has the same escapes
         array = array.replace("\\", "\\\\").replace("'", "''")
         array = f"E'{{{array}}}'::{'bigint' if value == 'id' else 'text'}[]"
-        waiting = "" if self._db.info.transaction_status else self.WAITING      # it has its lock, or waits
-        sql = f"{self.SETTINGS}{waiting}SELECT {what} FROM {self._table} WHERE {value} = ANY ({array})"
-        return self._patience.insist(self._name, self._execute, sql)
+        return self._execute(f"SELECT {what} FROM {self._table} WHERE {value} = ANY ({array})")
 
     def _read(self, sql: str) -> Iterator[tuple]:
         with _postgres_errors(), self._db.transaction(), self._db.cursor("all", binary=True) as cursor:
@@ -1605,11 +1578,8 @@ class PostgresTable(Table):
             cursor.itersize = 2000
             yield from cursor.execute(sql)
 
-    def _begin(self) -> tuple[int, object]:
-        with _postgres_errors():
-            self._db.rollback()             # an attempt before this one
-        (last_id, *marks), = self._execute(self.BEGIN.format(table=self._table) + self._state)
-        return last_id, marks
+    def _begin(self) -> object:
+        return self._execute(self.BEGIN.format(table=self._table) + self._state)
 
     def _insert(self, columns: Sequence[Sequence]) -> int:
         with _postgres_errors(), self._db.cursor() as cursor:
@@ -1629,7 +1599,7 @@ class PostgresTable(Table):
 
     def commit(self) -> None:
         """Return when the server has said that the transaction is committed, and on its disk."""
-        (_, *self._version), = self._execute(self._state)
+        self._version = self._execute(self._state)
         self._warnings.clear()
         with _postgres_errors(IN_DOUBT):
             status = self._db.execute("COMMIT").statusmessage
@@ -2075,9 +2045,9 @@ class Databases:
         parents = {table for schema in written for table in schema.references.values()}
         for schema in schemas:
             if schema in written:
-                opens = functools.partial(open_table or place.for_writing, schema, not serves)
+                opens = functools.partial(open_table or place.open, schema, True, not serves)
             else:
-                opens = functools.partial(place.for_reading, schema)
+                opens = functools.partial(place.open, schema)
             if schema in written or schema.table in parents:
                 worker = self.workers[schema.table] = InsertWorker(
                     schema, place.name(schema), opens, watch, serves, schema.table in parents)
@@ -2740,7 +2710,7 @@ class StoredSource:
         self.total = self._last_id = 0
         self.done = lambda: self._last_id   # how far the reading is, out of `total`
         try:
-            if table := place.for_reading(schema):
+            if table := place.open(schema):
                 stack.callback(table.close)
                 self.table, self.total = table, table.find_last_id()
         except StorageError as error:

@@ -142,9 +142,9 @@ def test_the_log_tells_of_a_lock(tmp_path: Path) -> None:
     write_users(tmp_path / "users.csv", 3)
     execute(tmp_path / "users.db", "PRAGMA journal_mode=WAL",
             "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, email TEXT)")
-    told = ("real = program.SqlitePlace.for_writing\ndef for_writing(self, *arguments):\n"
+    told = ("real = program.SqlitePlace.open\ndef open_table(self, *arguments):\n"
             "    open('opens', 'w').close()\n    return real(self, *arguments)\n"
-            "program.SqlitePlace.for_writing = for_writing")
+            "program.SqlitePlace.open = open_table")
     with locked(tmp_path / "users.db") as release:
         with Running(tmp_path, "--users", "users.csv", "--log-file", "log.txt", "-q", patch=told) as running:
             wait_until((tmp_path / "opens").exists)
