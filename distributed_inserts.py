@@ -73,12 +73,12 @@ T = TypeVar("T")
 class Kind(enum.Enum):
     """What a field holds, as --help says it; RULES says how it is checked, the storages how it is stored."""
 
-    ID = "whole number from 1, unique"
+    ID = "whole number from 1 to 2^63-1, unique"
     COUNT = "whole number from 1"
     REFERENCE = "whole number, an id stored in {}"
     TEXT = "text, not blank"
     EMAIL = "e-mail address"
-    PRICE = "number above 0, at most 15 digits"
+    PRICE = "number above 0, at most 15 significant digits"
 
 
 class Field(NamedTuple):
@@ -161,7 +161,7 @@ PROBLEMS: dict[str, str] = {
     "out_of_range": "{value} {detail}",                         # cannot be stored exactly
     "not_email": "{value} is not an e-mail address",
     "not_unique": "{value} is already taken by {detail}",       # the record that holds the value
-    "conflict": "{value} is already stored with another {detail}; --replace stores this one",
+    "conflict": "{value} is already stored with another {detail}; --replace is for changes",
     "no_such_reference": "{value} is not in {detail}",          # and where its parent was rejected
 }
 NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -212,7 +212,9 @@ def escape(text: str, limit: int = 4096) -> str:
     shown = text[:limit] + ("..." if len(text) > limit else "")
     if shown.isprintable():
         return shown
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+    return "".join(c if c.isprintable() else
+                   f"\\x{ord(c) - 0xdc00:02x}" if "\udc80" <= c <= "\udcff" else       # see `_keep_bytes`
+                   c.encode("unicode_escape").decode() for c in shown)
 
 
 SECRET = re.compile(r"(?<=[?&])\w*(?:password|secret|scram)\w*=[^&\s]*&?|(?<=://)([^@/:\s]*):[^@/]*(?=@)")
@@ -350,7 +352,7 @@ def _judge_email(field: str, value: object) -> str | Problem:
 
 def _convert_number(values: Sequence[object], kinds: set[type], number: Callable[[str], float], plain: bytes,
                     longest: int | None = None) -> tuple[list, Collection[int]]:
-    """Convert texts of `plain` bytes alone, so many at most: in 20 ns it is known whether; a match takes 120."""
+    """Convert texts of `plain` bytes alone, so many at most; to find the others takes 20 ns, a match 120."""
     texts = list(values) if kinds == {str} else [
         str(value) if isinstance(value, str) or type(value) is int and 0 < value <= WHOLE_MAX else ""
         for value in values]
@@ -644,6 +646,8 @@ class Source:
             self._text = self._open_text()
             blocks = self._read_any(self._text.read(BLOCK_CHARS))
             self._blocks = itertools.chain([first] if (first := next(blocks, None)) else (), blocks)
+            if not first:
+                self.notices.append(f"{escape(self.name)} holds no record")
         except (*READ_ERRORS, UnicodeError) as error:
             raise ValueError(f"{escape(self.name)}: cannot be read: {describe(error)}") from error
 
@@ -657,9 +661,14 @@ class Source:
             yield from self._blocks
         except READ_ERRORS as error:
             self.cut = f"{escape(self.name)} broke off at line {self._line}: {describe(error)}"
-        if self._extra:
+        names = [format_value(key) for key in self._extra[:20]]
+        if names and self.format != "csv":  # whose header has all fields
+            import difflib
+            near = [difflib.get_close_matches(key.casefold(), self._places, 1) for key in self._extra]
+            names = [f"{name} ({match[0]}?)" if match else name for name, match in zip(names, near)]
+        if names:
             notice = f"{escape(self.name)}: ignored what is no field of {self.schema.table}: "
-            self.notices.append(notice + ", ".join(map(format_value, self._extra[:20])))
+            self.notices.append(notice + ", ".join(names))
 
     def _open_text(self) -> io.TextIOWrapper:
         """Return the file as text, decompressed; raises ValueError for what is none."""
@@ -698,8 +707,8 @@ class Source:
         lines = [line.strip().rstrip(",") for line in text.strip().split("\n", 2)[:2]]
         if dict not in map(type, map(_decode_line, lines)) and not "".join(lines[1:]).startswith("{"):
             raise ValueError(
-                f"{escape(self.name)} begins with {{ but is neither JSON Lines nor an object with one list in it:"
-                f" `jq -c . {self._quoted}` makes JSON Lines of objects, `jq .LIST` takes a list out")
+                f"{escape(self.name)} begins with {{ but is neither JSON Lines nor an object with one list in"
+                f" it: `jq -c . {self._quoted}` makes JSON Lines of objects, `jq .LIST` takes a list out")
         self.format = "jsonl"
         return self._read_json_lines(text)
 
@@ -1130,9 +1139,9 @@ class Table:
         """Return whether the table is there; raises StorageError with what makes it unusable."""
         self._found = found = dict(self._execute(self.LOOK.format(table=self.schema.table)))
         it = found.get("it")
-        wanted = {} if not it else self._types if it == "a table" else {"it": "a table"}
-        wrong = [f"{name} is {found.get(name, 'missing')}, not {kind}" for name, kind in wanted.items()
-                 if not re.fullmatch(self.FITTING.get(kind, kind), found.get(name, "missing"))]
+        wrong = [f"it is {it}"] if it not in (None, "a table") else [
+            f"{name} is {found.get(name, 'missing')}, not {kind}" for name, kind in self._types.items()
+            if it and not re.fullmatch(self.FITTING.get(kind, kind), found.get(name, "missing"))]
         if wrong:
             raise StorageError(f"table {self.schema.table} cannot be used: {escape('; '.join(wrong), 300)}")
         return bool(it)
@@ -1291,8 +1300,9 @@ class SqliteTable(Table):
         WITH there AS (SELECT name, type FROM sqlite_master
             WHERE type IN ('table', 'view') AND name NOT GLOB 'sqlite_*'),
             columns AS (SELECT name, type, pk FROM pragma_table_info('{table}'))
-        SELECT 'it', 'missing, as this is somebody else''s database: it holds ' || group_concat(name, ', ')
-            FROM there UNION ALL SELECT 'it', 'a ' || type FROM there WHERE lower(name) = '{table}'
+        SELECT 'it', 'missing in somebody else''s database (name another --db), which holds ' ||
+            group_concat(name, ', ') FROM there
+        UNION ALL SELECT 'it', 'a ' || type FROM there WHERE lower(name) = '{table}'
         UNION ALL SELECT lower(name), upper(type) || CASE WHEN pk AND pk = (SELECT sum(pk) FROM columns)
             THEN ' PRIMARY KEY' ELSE '' END FROM columns"""
     CREATE = "CREATE TABLE IF NOT EXISTS {table} ({columns})"
@@ -1510,8 +1520,8 @@ class PostgresTable(Table):
     # What `it` is (the last row counts), its columns in the words of TYPES, and its indexes.
     LOOK = """
         WITH it AS (SELECT * FROM pg_class WHERE oid = to_regclass('"{table}"'))
-        SELECT 'it', 'missing, as this is somebody else''s database: it holds ' || min(relname) FROM pg_class
-            WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v')
+        SELECT 'it', 'missing in somebody else''s database (name another --db), which holds ' || min(relname)
+            FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v')
             AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'e') -- extension's
         UNION ALL SELECT 'it', CASE
             WHEN relkind NOT IN ('r', 'p') OR relispartition THEN 'a view or partition'
@@ -1997,7 +2007,7 @@ class InsertWorker:
         """Fail the open transaction and, unless it serves, all that is to come; return the reason."""
         kind = "" if isinstance(error, StorageError) else f"{type(error).__name__}: "
         reason = self.failure or f"{self.name}: {kind}{escape(str(error), 300)}"
-        self._watch.log("ERROR", self.name, reason)
+        self._watch.log("ERROR", self.name, reason.removeprefix(f"{self.name}: "))
         for batch in self._group:
             batch.failure = batch.failure or reason
         if self._table:
@@ -2275,7 +2285,7 @@ REJECTED_LISTED_MAX = 5             # so many that were not stored
 CELL_WIDTH = 40                     # of a listed record
 LINE_END = re.compile("\r\n?|\n")
 PROGRESS_S = 0.1                    # between two looks at how far it is
-BAR_COLUMNS = 69                    # what is longer loses words
+BAR_COLUMNS = 69                    # what is longer loses the rate
 COLOURS = dict(zip(VERDICTS, ("32", "32", "2", "31", "1;31")))          # SGR codes
 VERIFY_WORDS = {INSERTED: "sound", REJECTED: "broken", FAILED: FAILED}
 
@@ -2446,7 +2456,8 @@ class Report:
         for position in positions:
             told, place = section.describe(batch, position), section.source.place(batch.line(position))
             why = "; ".join(f"{each['message']} [{each['code']}]" for each in told["problems"])
-            why = why or told.get("reason", "")
+            why = why or told.get("reason", "").removeprefix(f"{section.name}: ")
+            place = place if section.source.unit == "line" else ""      # the id says it
             text = f"{told['verdict']} {section.table} id={format_value(told['id'])} {place} {why}"
             self._watch.log("WARNING" if why else "INFO", section.name, text.rstrip(), work=batch.name)
 
@@ -2464,10 +2475,10 @@ class Report:
             why = [f"{each.field or ''}: {each.wording} [{each.code}]".lstrip(": ") for each in problems]
             why += {reason} - reasons       # each is listed once
             reasons.add(reason)
-            lines += [f"  {mark}  {row}", *(out.wrap(f"      {place}: {each}") for each in why)]
+            lines += [f"  {mark}  {row}".rstrip(), *(out.wrap(f"      {place}: {each}") for each in why)]
         return "\n".join([*lines, ""])
 
-    def summarize(self, exit_status: int, cut: str | None, threads: int, transactions: Sequence[int],
+    def summarize(self, exit_status: int, cut: str, threads: int, transactions: Sequence[int],
                   next_step: str) -> None:
         """Print what is still held, the counts, why records were rejected, the totals and the next step."""
         words, models = self._words, {}
@@ -2486,7 +2497,7 @@ class Report:
             return
         bad = {place: COLOURS[each] for place, each in enumerate(words, 2) if each in (REJECTED, FAILED)}
         totals = self._format_totals(threads, transactions)
-        blocks, lists = [self._out.table(counts, 1, bad), [totals]], []
+        blocks, lists = [self._out.table(counts, 1, bad), [self._out.wrap(totals)]], []
         if not self._options.quiet:
             lists = [self._list(section, section.held) for section in self.sections.values() if section.held]
             blocks[1:1] = [self._out.table(why, 2, {})] if len(why) > 1 else []
@@ -2513,14 +2524,17 @@ class Report:
         words = [f"{read:,} rows", f"{read / elapsed_s:,.0f}/s", f"{self.counts[REJECTED]:,} rejected"]
         if total and all(source.total is not None for source in sources):       # else more may come by a pipe
             share = min(sum(source.done() for source in sources) / total, 1)
-            words[:0] = [f"{'█' * round(share * 10):░<10}", f"{share:4.0%}"]
-            words.insert(-1, f"{elapsed_s / max(share, 0.001) - elapsed_s:,.0f} s left")
-        while len("  ".join(words)) > BAR_COLUMNS:
-            del words[-2]                   # first the time, then the rate
+            left = f"{elapsed_s / max(share, 0.001) - elapsed_s:,.0f} s left" if read else "0 rows so far"
+            words = [f"{share:.0%}", words[0], words[1], left, words[2]]
+            if len("  ".join(words)) > BAR_COLUMNS:
+                del words[2]                # the rate
+            if (size := min(BAR_COLUMNS - len("  ".join(words)) - 2, 10)) > 2:
+                words.insert(0, f"{'█' * round(share * size):░<{size}}")
         for name, begin in list(self._patience.waits.items()):      # which the workers change meanwhile
             if now - begin >= 1:
                 waited = f"{now - begin:.0f} of {self._patience.timeout_s:.0f} s"
-                words = [f"{name} is locked by another program: {waited}"]
+                shown = name if len(name) < 30 else f"…{name[-28:]}"
+                words = [f"{shown} is locked by another program: {waited}"]
                 if not self._out.has_bar and name not in self._waited:
                     complain(*words)
                 self._waited.add(name)
@@ -2533,37 +2547,45 @@ class Rejects:
     All is gathered first and written at the end, errors.jsonl last: what is younger was edited since.
     """
 
-    def __init__(self, folder: str, sources: Sequence[Source], stack: contextlib.ExitStack) -> None:
+    def __init__(self, folder: str, sources: Sequence[Source], watch: Watch,
+                 stack: contextlib.ExitStack) -> None:
         """Raises OSError if the folder cannot be written, ValueError if others wrote a file there."""
         import tempfile                     # seldom needed
-        self._sources, self.errors, age = sources, {}, -1
+        self._sources, self._noting, age = sources, watch.noting, -1
         self.paths = {source.schema.table: os.path.join(folder, f"{source.schema.table}.{source.format}")
                       for source in sources}
         self._errors_path = os.path.join(folder, "errors.jsonl")
         with contextlib.suppress(FileNotFoundError), open(self._errors_path, "rb") as file:
             if b'{"model":'.startswith(file.read(9)):   # ours, or empty
                 age = os.fstat(file.fileno()).st_mtime_ns
-        others = itertools.product((schema.table for schema in SCHEMAS), (".csv", ".json", ".jsonl"))
-        paths = [self._errors_path, *(os.path.join(folder, table + end) for table, end in others)]
-        for path in filter(os.path.lexists, paths):     # of all models: errors.jsonl gets younger than all
+        paths = [self._errors_path]
+        for table in (schema.table for schema in SCHEMAS):
+            paths += [os.path.join(folder, table + end) for end in (".csv", ".json", ".jsonl")]
+        self._old = [path for path in paths if os.path.lexists(path)]
+        for path in self._old:              # of all models: errors.jsonl gets younger than all
             if os.stat(path).st_mtime_ns > age:
                 raise ValueError(f"{escape(path)} is no rejects file, or was edited since it was written:"
-                                 " load it first, or name another folder")
+                                 " load it and delete it, or name another folder")
         os.makedirs(folder, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, "Permission denied: it may not be written", folder)
         self._spools = {table: stack.enter_context(tempfile.TemporaryFile("w+", dir=folder))
                         for table in self.paths}
 
     def add(self, section: Section, batch: Batch) -> None:
         """Add the rejected ones of an answered batch's records, as they were read."""
         raws = batch.block.raws()
-        with noting(self.errors, "the rejected records cannot be written"):
+        with self._noting("the rejected records cannot be written"):
             self._spools[section.table].writelines(
                 json_line([raws[batch.part.start + position], section.describe(batch, position)])
                 for position in sorted(batch.problems))
 
     def close(self) -> None:
-        """Write the files, and remove an earlier load's of models without a rejected record."""
-        with noting(self.errors, "the rejected records cannot be written"):
+        """Write the files in the place of an earlier load's."""
+        with self._noting("the rejected records cannot be written"):
+            for path in self._old:
+                if os.path.splitext(os.path.basename(path))[0] in self.paths:
+                    os.remove(path)
             with open(self._errors_path, "wb") as errors:
                 for source in self._sources:
                     self._write(source, self._spools[source.schema.table], errors)
@@ -2573,8 +2595,6 @@ class Rejects:
         """Write a model's rejected records, and their problems."""
         path, is_array, line = self.paths[source.schema.table], source.format == "json", 1
         if not spool.tell():
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(path)
             return
         spool.seek(0)
         with open(path, "w", encoding=source.encoding, errors="keep_bytes", newline="") as file:
@@ -2599,15 +2619,6 @@ TRACE_EVENTS_MAX = 200_000          # the last ones: some 30 MB
 TRACE_HEAD = '{"displayTimeUnit":"ms","otherData":{"made by":"distributed_inserts"},"traceEvents":['
 
 
-@contextlib.contextmanager
-def noting(errors: dict[str, str], what: str) -> Iterator[None]:
-    """Note an error of the system instead of raising it, the first one by what it made impossible."""
-    try:
-        yield
-    except OSError as error:
-        errors.setdefault(what, f"{what}: {describe(error)}")
-
-
 class Watch:
     """A log, and a timeline (Chrome trace format: a process a database, a row a thread, times in µs)."""
 
@@ -2618,12 +2629,20 @@ class Watch:
         """Raises OSError if a file cannot be written, ValueError if the timeline's is none of ours."""
         self.is_logging, self._databases = bool(log_file), list(databases)
         self._events: deque[dict] = deque(maxlen=TRACE_EVENTS_MAX)      # appended to by all threads
-        self._errors: dict[str, str] = {}
+        self.errors: dict[str, str] = {}    # the first one by what it made impossible
         self._trace = open(trace_file, "a+", encoding="utf-8", errors="replace") if trace_file else None
         if self._trace and (self._trace.seek(0) or self._trace.read(len(TRACE_HEAD))) not in ("", TRACE_HEAD):
             raise ValueError(f"{escape(trace_file)} is there already and is no timeline of this program")
         # Not buffered, each line is one call of the system: those of several threads do not mix.
         self._log = open(log_file, "ab", buffering=0) if log_file else None
+
+    @contextlib.contextmanager
+    def noting(self, what: str) -> Iterator[None]:
+        """Note an error of the system, by what it made impossible, instead of raising it."""
+        try:
+            yield
+        except OSError as error:
+            self.errors.setdefault(what, f"{what}: {describe(error)}")
 
     def event(self, name: str, database: str, begin: float, end: float, work: str | None = None,
               **details: object) -> None:
@@ -2649,33 +2668,36 @@ class Watch:
             seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
             moment = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03}Z"
             thread = (work or threading.current_thread().name).replace(" ", "-")
-            with noting(self._errors, "the log cannot be written"):
+            with self.noting("the log cannot be written"):
                 line = f"{moment} {level} {thread} {database} {text}\n"
                 self._log.write(line.encode("utf-8", "backslashreplace"))
 
     def transaction(self, database: str, number: int, group: Sequence[Batch], begin: float) -> None:
         """Tell of a transaction that was committed."""
         if self._log or self._trace:
-            counts = sum((batch.counts for batch in group), Counter())
-            details, end = {"first": group[0].name, "last": group[-1].name, **counts}, self.now()
+            counts, end = sum((batch.counts for batch in group), Counter()), self.now()
+            details = {"first": group[0].name, "last": group[-1].name}
+            details |= {verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]}
             self.event(f"transaction {number}", database, begin, end, **details)
             words = " ".join(f"{name}={value}" for name, value in details.items())
             self.log("INFO", database, f"transaction={number} {words} s={end - begin:.4f}")
 
-    def close(self) -> list[str]:
-        """Write the timeline and close the files; return what went wrong."""
+    def close(self) -> None:
+        """Write the timeline and close the files."""
         if self._log:
             self._log.close()
         if self._trace:
-            names = {("process_name", number, 0): name for number, name in enumerate(self._databases, 1)}
+            processes = {each["pid"] for each in self._events}
+            names = {("process_name", number, 0): self._databases[number - 1] for number in processes}
             names |= {("thread_name", each["pid"], each["tid"]): each.pop("thread") for each in self._events}
             meta = [{"ph": "M", "name": kind, "pid": process, "tid": row, "args": {"name": name}}
                     for (kind, process, row), name in sorted(names.items())]
-            with noting(self._errors, "the timeline cannot be written"), self._trace:
+            if len(self._events) == TRACE_EVENTS_MAX:
+                complain(f"the timeline has no more than the last {TRACE_EVENTS_MAX:,} events")
+            with self.noting("the timeline cannot be written"), self._trace:
                 self._trace.truncate(0)
                 events = ",\n".join(map(json.dumps, [*meta, *self._events]))
                 self._trace.write(f"{TRACE_HEAD}\n{events}\n]}}\n")
-        return list(self._errors.values())
 
 
 # ---------------------------------------------------------------------------------------------- Other sources
@@ -2751,14 +2773,14 @@ def open_sample(place: Any) -> list[Source]:
 # From arguments to an exit status.  What is wrong with them is told before anything is written.
 
 EXAMPLES = """\
-Load records of several kinds into several databases, every check made here.
+Load CSV or JSON into SQLite or PostgreSQL from many threads: every row checked
+across databases, a verdict on each.
 
 examples:
-  %(prog)s                               # the sample
-  %(prog)s --users users.csv --db shop   # into shop
-  %(prog)s --users users.csv --rejects rejected
+  %(prog)s                      # the sample
+  %(prog)s --users users.csv --db shop --rejects rejected
   %(prog)s --users users.csv --db postgresql://db/{model}
-  %(prog)s --verify --db shop            # is it sound?
+  %(prog)s --verify --db shop   # check what is stored
 
 models and their rules:
 """
@@ -2812,15 +2834,15 @@ def build_parser(schemas: Sequence[Schema]) -> argparse.ArgumentParser:
     for schema in schemas:
         add(f"--{schema.table}", metavar="FILE", action="append", default=[],
             help=f"{schema.table} to load: CSV, JSON, JSON Lines, gzip of these; - for standard input")
-    add("--encoding", metavar="NAME", help="of the files, if not UTF-8 or UTF-16 with a mark: cp1252 …")
+    add("--encoding", metavar="NAME", help="of the files, if not UTF-8 or UTF-16 with a mark: cp1252")
     add = parser.add_argument_group("databases").add_argument
     add("--db", metavar="PLACE", default=".", help="a folder of SQLite files (default: the current one), made"
         " if missing, or a PostgreSQL URL in which {model} stands for the database's name")
     add("--replace", action="store_true", help="replace stored records of the same id and other content")
     add("-n", "--dry-run", action="store_true", help="check everything, write nothing into the databases")
     add("--verify", action="store_true", help="check what is stored: rules, uniqueness, references")
-    add("--busy-timeout", metavar="SECONDS", type=float, default=30, help="to wait for a lock (default: 30)")
-    add("--batch-size", metavar="N", type=int, help=f"records a thread (default: 1 up to {SINGLE_MAX:,})")
+    add("--busy-timeout", metavar="SECONDS", type=float, default=30, help="to wait for locks (default: 30)")
+    add("--batch-size", metavar="N", type=int, help=f"of a thread (default: 1 up to {SINGLE_MAX:,} records)")
     add = parser.add_argument_group("output").add_argument
     add("--rejects", metavar="DIR", help="write rejected records there, ready to be fixed and loaded")
     add("--json", action="store_true", help="JSON Lines: one a record and a summary; with -q only that")
@@ -2856,6 +2878,8 @@ def parse_arguments(argv: Sequence[str], schemas: Sequence[Schema]) -> argparse.
     checks = {
         "--verify looks at what is stored: it takes no files, --dry-run, --replace or --rejects":
             options.verify and (paths or options.dry_run or options.rejects or options.replace),
+        "--encoding and --replace are for files: name some, see --help":
+            not paths and not options.verify and (options.encoding or options.replace),
         "-v lists everything and -q nothing: give one of them": options.verbose and options.quiet,
         f"{flags} can be given once each: load several files one by one": len(given) > len(paths),
         f"--batch-size is a whole number from 1, not {options.batch_size}": (
@@ -2890,16 +2914,21 @@ def check_outputs(options: argparse.Namespace, sources: Sequence[Any], databases
             taken[file] = what
 
 
-def format_next_step(options: argparse.Namespace, db: str, report: Report, rejects: Rejects | None) -> str:
+def format_next_step(options: argparse.Namespace, db: str, report: Report, rejects: Rejects | None,
+                     cut: str) -> str:
     """Return what the user may want to do now, with a command that runs as printed, or nothing."""
     what, files, more = "", options.files, ["--replace"] * options.replace
+    reasons = {reason for section in report.sections.values() for reason in section.why}
     rejected = [table for table, section in report.sections.items() if section.counts[REJECTED]]
     folders = itertools.chain(["rejected"], map("rejected{}".format, itertools.count(2)))
     new = next(folder for folder in folders if not os.path.lexists(folder))
-    if files and report.counts[FAILED]:
-        what = "Run it again when the cause is gone"
+    again = [*more, *(["--rejects", options.rejects] if options.rejects else [])]
+    if files and (report.counts[FAILED] or cut):
+        what, more = "Run it again when the cause is gone", again
     elif files and options.dry_run:
         what, more = "This was a dry run. Load the files", [*more, "--rejects", options.rejects or new]
+    elif files and reasons == {"id conflict"}:
+        what, more = "If these are changes, store them", ["--replace", *again]
     elif not files and not options.verify:
         what, db = "This was the sample. Load your own files", "shop"
         files = {table: f"{table}.csv" for table in report.sections}
@@ -2932,7 +2961,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = 130
     except (OSError, ValueError, argparse.ArgumentError) as error:
         name = f"{error.filename}: " if getattr(error, "filename", None) else ""
-        complain(escape(name + (getattr(error, "strerror", None) or str(error)), 1000))
+        near = _near_file(str(error.filename)) if isinstance(error, FileNotFoundError) else ""
+        complain(escape(name + (getattr(error, "strerror", None) or str(error)) + near, 1000))
         status = 2
     except Exception as error:              # a broken program; what was reported so far is as reported
         complain(f"internal error: {type(error).__name__}: {escape(str(error), 300)}")
@@ -2940,6 +2970,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     out.write("")                           # --help is not flushed yet
     complain(out.error)
     return 3 if out.error and sys.stdout and status < 2 else status
+
+
+def _near_file(path: str) -> str:
+    import difflib                          # seldom needed
+    folder, name = os.path.split(path)
+    with contextlib.suppress(OSError):
+        for match in difflib.get_close_matches(name, os.listdir(folder or "."), 1):
+            return f"; there is {os.path.join(folder, match)}"
+    return ""
 
 
 def _run(options: argparse.Namespace, out: Output, stack: contextlib.ExitStack) -> int:
@@ -2957,7 +2996,7 @@ def _run(options: argparse.Namespace, out: Output, stack: contextlib.ExitStack) 
     check_outputs(options, sources, place.paths(SCHEMAS))
     watch = Watch(options.log_file, options.trace, databases=list(map(place.name, SCHEMAS)))
     patience.tell = functools.partial(watch.log, "WARNING")
-    rejects = Rejects(options.rejects, sources, stack) if options.rejects else None
+    rejects = Rejects(options.rejects, sources, watch, stack) if options.rejects else None
     report = Report(sources, place, options, out, rejects, watch, patience)
     interrupts = Interrupts(patience, stack)
     opens = functools.partial(TrialTable, place, patience, options.verify) if is_trial else None
@@ -2966,21 +3005,21 @@ def _run(options: argparse.Namespace, out: Output, stack: contextlib.ExitStack) 
         loader.run()
     if rejects:
         rejects.close()
+    watch.close()
     failures = sorted({worker.failure for worker in databases.workers.values()} - {None}) or [
         f"{each.name}: {each.failure}" for each in report.sections.values() if each.failure]
-    cut = next((source.cut for source in sources if source.cut), None)
+    cuts = [source.cut for source in sources if source.cut]
     status = 1 if report.counts[REJECTED] and (options.files or options.verify) else 0
-    if failures or cut or report.counts[FAILED] or rejects and rejects.errors:
+    if failures or cuts or report.counts[FAILED] or watch.errors:
         status = 3
     status = 128 + interrupts.number if interrupts.number else status
     transactions = [databases.workers[table].transactions for table in report.sections]
+    cut = "".join(cuts[:1])
     report.summarize(status, cut, loader.threads, transactions,
-                     format_next_step(options, place.shown, report, rejects))
-    notices, errors = [note for source in sources for note in source.notices], watch.close()
-    errors += rejects.errors.values() if rejects else ()
-    cuts = [f"not all was read: {each.cut}" for each in sources if each.cut and each.cut not in failures]
-    complain(*notices, *failures, *cuts, *errors)
-    return max(status, 3) if errors else status
+                     format_next_step(options, place.shown, report, rejects, cut))
+    complain(*[note for source in sources for note in source.notices], *failures,
+             *[f"not all was read: {each}" for each in cuts if each not in failures], *watch.errors.values())
+    return status
 
 
 if __name__ == "__main__":

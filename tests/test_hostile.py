@@ -621,7 +621,7 @@ def check_nesting(run: Run, folder: Path, kind: str, depths: Sequence[int]) -> N
         found = (
             [json.loads(line)["verdict"] for line in result.stdout.splitlines()[:-1]]
             if "--json" in arguments
-            else re.findall(r"(?m)^ *\S (inserted|unchanged|rejected|failed) ", result.stdout)
+            else re.findall(r"(?m)^ *\S (inserted|unchanged|rejected|failed)\b", result.stdout)
         )
         expected = [word for _ in deep for word in (verdict, "rejected")] + [verdict]
         if result.returncode == 1:
