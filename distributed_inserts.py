@@ -44,6 +44,7 @@ import io
 import itertools
 import json
 import numbers
+import operator
 import os
 import queue
 import re
@@ -353,19 +354,22 @@ def _judge_email(field: str, value: object) -> str | Problem:
 def _convert_number(values: Sequence[object], kinds: set[type], number: Callable[[str], float], plain: bytes,
                     longest: int | None = None) -> tuple[list, Collection[int]]:
     """Convert texts of `plain` bytes alone, so many at most; to find the others takes 20 ns, a match 120."""
-    texts = list(values) if kinds == {str} else [
-        str(value) if isinstance(value, str) or type(value) is int and 0 < value <= WHOLE_MAX else ""
-        for value in values]
-    rests = "\n".join(texts).encode(errors="replace").translate(None, plain).split(b"\n")
-    if len(rests) != len(texts):                # a value holds a line break
-        return list(values), range(len(values))
-    odd = set(itertools.compress(itertools.count(), rests))
+    numerals, places = list(values), range(len(values))
+    texts = numerals
+    if kinds != {str}:                          # an int needs no closer look, unless it is too long
+        places = [position for position, value in enumerate(values) if longest or type(value) is not int]
+        texts = [str(value) if isinstance(value, str) or type(value) is int and 0 < value <= WHOLE_MAX else "?"
+                 for value in map(values.__getitem__, places)]
+    rests = "\n".join([*texts, ""]).encode(errors="replace").translate(None, plain).split(b"\n")
+    if len(rests) != len(texts) + 1:            # a value holds a line break
+        return numerals, range(len(values))
+    odd = set(itertools.compress(places, rests))
     if longest and max(map(len, texts)) > longest:
-        odd.update(position for position, text in enumerate(texts) if len(text) > longest)
+        odd.update(position for position, text in zip(places, texts) if len(text) > longest)
     for position in odd:
-        texts[position] = "1"
-    converted, left = [], map(number, texts)
-    while len(converted) < len(texts):
+        numerals[position] = 1
+    converted, left = [], map(number, numerals)
+    while len(converted) < len(numerals):
         try:
             converted.extend(left)              # keeps what came before an error
         except ValueError:                      # nothing, or several points
@@ -494,7 +498,7 @@ def unique_key(text: str) -> str:
 # From bytes to blocks of cells, all of it in the main thread.  It knows the names of fields, and nothing of
 # rules or databases.  What cannot be read becomes a problem in its place, and the reading goes on below it.
 
-BLOCK_CHARS = 1 << 17               # read at once: some thousand records
+BLOCK_CHARS = 1 << 18               # read at once: some thousand records
 RECORD_MAX = 1 << 20                # characters of a record; a longer one is rejected
 ROWS_MAX = 1 << 14                  # of a block
 FOLLOW_MAX = 1 << 23                # characters in which the end of a record is looked for
@@ -1181,7 +1185,7 @@ class Table:
     def insert(self, columns: Sequence[Sequence], keys: Mapping[int, Sequence[str]]) -> None:
         """Insert records, whose unique keys are given by place: all, or none and ConstraintError."""
         self._store(self._insert, columns, len(columns[0]))
-        self.last_id = max(self.last_id, *columns[0])
+        self.last_id = max(self.last_id, max(columns[0]))
         self._held.hold(columns, keys)
 
     def replace(self, rows: Sequence[tuple]) -> None:
@@ -1677,7 +1681,7 @@ class Batch:
         self.problems = {at - part.start: [problem] for at, problem in block.unread.items() if at in part}
         self.clashes: dict[int, list[Problem]] = {}
         self.unsettled: dict[int, str] = {}
-        self.verdicts = [INSERTED] * self.size
+        self.verdicts: dict[int, str] = {}              # by position, where it is not INSERTED
         self.counts: Counter[str] = Counter()           # of the verdicts, once it is answered
         self.failure: str | None = None
         self.transaction = 0                # its number in its database
@@ -1699,20 +1703,20 @@ class Batch:
     def answer(self) -> None:
         """Tell the verdicts to who waits; of a batch that failed, only what a record is by itself counts."""
         if self.failure:
-            self.clashes, self.verdicts = {}, [FAILED] * self.size
-        for position in self.unsettled:
-            self.verdicts[position] = FAILED
+            self.clashes, self.verdicts = {}, dict.fromkeys(range(self.size), FAILED)
+        self.verdicts.update(dict.fromkeys(self.unsettled, FAILED))
         for position, problems in self.clashes.items():
             self.problems.setdefault(position, []).extend(problems)
-        for position in self.problems:
-            self.verdicts[position] = REJECTED
-        self.counts.update(self.verdicts)
+        self.verdicts.update(dict.fromkeys(self.problems, REJECTED))
+        self.counts.update(self.verdicts.values())
+        if inserted := self.size - len(self.verdicts):
+            self.counts[INSERTED] = inserted
         self.ended_at = time.perf_counter()
         self.answered.open()
 
     def outcome(self, position: int) -> Outcome:
         """Return what became of a record, its problems in the order of the fields; after the answer."""
-        verdict, order = self.verdicts[position], (None, *self.schema.names)
+        verdict, order = self.verdicts.get(position, INSERTED), (None, *self.schema.names)
         problems = sorted(self.problems.get(position, ()), key=lambda problem: order.index(problem.field))
         reason = self.failure or self.unsettled.get(position)
         return Outcome(verdict, problems, reason if verdict == FAILED else None)
@@ -1723,6 +1727,12 @@ def _repeated(values: Iterable) -> set:
     values = list(filter(None, values))
     several = Counter(values).items() if len(set(values)) < len(values) else ()
     return {value for value, count in several if count > 1}
+
+
+def pick(columns: Iterable[Sequence], positions: Sequence[int]) -> list[Sequence]:
+    """Return the values of columns at these positions."""
+    take = operator.itemgetter(*positions)      # half the time of a loop; it makes no sequence of one
+    return [take(column) if len(positions) > 1 else [take(column)] for column in columns]
 
 
 def settle(batch: Batch, table: Any) -> None:
@@ -1745,8 +1755,7 @@ def settle(batch: Batch, table: Any) -> None:
         stored = table.find_rows({id_ for id_ in ids if id_ and id_ <= table.last_id})
         same = {position for position, row in enumerate(zip(*batch.columns))
                 if stored.get(row[0]) == row and row[0] not in twice and position not in gone}
-        for position in same:
-            batch.verdicts[position] = UNCHANGED
+        batch.verdicts.update(dict.fromkeys(same, UNCHANGED))
     suspects = set(positions_of({*stored, *twice}, ids))
     holders = HeldKeys()                    # which stored records hold the batch's keys
     for place, keys in batch.keys.items():
@@ -1759,8 +1768,7 @@ def settle(batch: Batch, table: Any) -> None:
         gone |= _judge_suspects(batch, sorted(suspects), stored, holders, table)
     new = list(itertools.filterfalse(gone.__contains__, range(batch.size)))
     _store(batch, new, lambda some: table.insert(
-        [list(map(column.__getitem__, some)) for column in batch.columns],
-        {place: list(map(keys.__getitem__, some)) for place, keys in batch.keys.items()}))
+        pick(batch.columns, some), dict(zip(batch.keys, pick(batch.keys.values(), some)))))
 
 
 def _judge_suspects(batch: Batch, suspects: list[int], stored: dict[int, tuple], holders: HeldKeys,
@@ -2310,9 +2318,11 @@ class Output:
 
     def wrap(self, line: str) -> str:
         """Return a line, on a terminal wrapped at words."""
+        if not self._is_terminal:
+            return line
         import textwrap                     # not at every start
         return textwrap.fill(line, os.get_terminal_size().columns or 80, subsequent_indent=" " * 8,
-                             break_long_words=False, break_on_hyphens=False) if self._is_terminal else line
+                             break_long_words=False, break_on_hyphens=False)
 
     def table(self, rows: Sequence[Sequence[str]], left: int, colours: Mapping[int, str]) -> list[str]:
         """Return rows as lines, the first a heading, `left` columns to the left; counts but 0 get colours."""
@@ -2377,19 +2387,26 @@ class Section:
         self.seconds = time.monotonic() - self._begin
         self.counts.update(batch.counts)
         self.failure = self.failure or batch.failure or next(iter(batch.unsettled.values()), None)
-        reasons: list[str] = []
+        kinds = Counter([tuple([(each.field, each.code, each.waits) for each in problems])
+                         for problems in batch.problems.values()])
+        for problems, count in kinds.items():
+            reasons = {f"{field or 'record'} {code}" for field, code, _ in problems}
+            if all([waits for _, _, waits in problems]):
+                reasons = {"only waits for a rejected parent"}
+            self.why.update(dict.fromkeys(sorted(reasons), count))
+        if self._tells_bytes and any("bad_text" in problem for problems in kinds for problem in problems):
+            self._tell_bytes(batch)
+
+    def _tell_bytes(self, batch: Batch) -> None:
+        """Note the first byte of a file that is no text."""
         for position, problems in batch.problems.items():
-            waits = all([each.waits for each in problems])
-            reasons += ["only waits for a rejected parent"] if waits else dict.fromkeys(
-                [f"{each.field or 'record'} {each.code}" for each in problems])
             for problem in problems if self._tells_bytes else ():
-                if problem.detail.startswith("the byte"):       # the first one of a file
+                if problem.detail.startswith("the byte"):
                     self._tells_bytes, encoding = False, self.source.encoding.upper()
                     way_out = "if the file comes from Windows, load it with --encoding cp1252" if (
                         encoding == "UTF-8") else "load it with another --encoding"
                     place = self.source.place(batch.line(position))
                     self.source.notices.append(f"{place}: {problem.detail[:13]} is not {encoding}: {way_out}")
-        self.why.update(reasons)
 
     def describe(self, batch: Batch, position: int) -> dict[str, Any]:
         """Return what a line of JSON says of a record."""
