@@ -1813,13 +1813,13 @@ def _find_clashes(batch: Batch, position: int, row: tuple, before: tuple | None,
     if before and not batch.replaces and row != before:
         differing = [name for name, old, new in zip(batch.schema.names, before, row) if old != new]
         problems.append(Problem("id", "conflict", row[0], " and ".join(differing)))
-    for place, name in batch.schema.unique.items():
-        holder = holders[place].get(batch.keys[place][position], row[0])
+    for place, keys in batch.keys.items():
+        holder = holders[place].get(keys[position], row[0])
         if holder != row[0]:
             text = known[holder][place] if holder in known else row[place]
             differs = f" ({escape(str(text), 60)})" if text != row[place] else ""
             detail = f"{batch.schema.record} {holder}{differs}"
-            problems.append(Problem(name, "not_unique", row[place], detail))
+            problems.append(Problem(batch.schema.fields[place].name, "not_unique", row[place], detail))
     return problems
 
 
