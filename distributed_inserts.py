@@ -360,10 +360,12 @@ def _convert_number(values: Sequence[object], kinds: set[type], number: Callable
         places = [position for position, value in enumerate(values) if longest or type(value) is not int]
         texts = [str(value) if isinstance(value, str) or type(value) is int and 0 < value <= WHOLE_MAX else "?"
                  for value in map(values.__getitem__, places)]
-    rests = "\n".join([*texts, ""]).encode(errors="replace").translate(None, plain).split(b"\n")
-    if len(rests) != len(texts) + 1:            # a value holds a line break
-        return numerals, range(len(values))
-    odd = set(itertools.compress(places, rests))
+    odd, rest = set(), "\n".join([*texts, ""]).encode(errors="replace").translate(None, plain)
+    if rest != b"\n" * len(texts):
+        rests = rest.split(b"\n")
+        if len(rests) != len(texts) + 1:        # a value holds a line break
+            return numerals, range(len(values))
+        odd.update(itertools.compress(places, rests))
     if longest and max(map(len, texts)) > longest:
         odd.update(position for position, text in zip(places, texts) if len(text) > longest)
     for position in odd:
@@ -690,7 +692,8 @@ class Source:
                 self.bom, self.encoding = stream.read(len(bom)), encoding
         try:                                # one that can keep bytes, which idna cannot
             b"\xff".decode(self.encoding, "keep_bytes")
-            text = io.TextIOWrapper(stream, self.encoding, "keep_bytes", newline="")
+            newline = "" if b"\r" in head else "\n"     # where no line ends with \r, half the time
+            text = io.TextIOWrapper(stream, self.encoding, "keep_bytes", newline=newline)
         except (LookupError, ValueError):
             raise ValueError(f"--encoding: {format_value(self.encoding)} is no encoding that Python knows:"
                              " try cp1252, latin-1 or utf-16-le") from None
@@ -1731,6 +1734,8 @@ def _repeated(values: Iterable) -> set:
 
 def pick(columns: Iterable[Sequence], positions: Sequence[int]) -> list[Sequence]:
     """Return the values of columns at these positions."""
+    if isinstance(positions, range):
+        return [*columns]                       # all
     take = operator.itemgetter(*positions)      # half the time of a loop; it makes no sequence of one
     return [take(column) if len(positions) > 1 else [take(column)] for column in columns]
 
@@ -1750,7 +1755,7 @@ def settle(batch: Batch, table: Any) -> None:
     ids, gone = batch.columns[0], {*batch.problems, *batch.unsettled}
     stored: dict[int, tuple] = {}           # the stored rows with these ids
     same: set[int] = set()
-    twice = _repeated(ids)
+    twice = _repeated(ids) if len(set(ids)) < len(ids) else set()
     if None in ids or min(ids) <= table.last_id:        # ids that only grow need no look-up at all
         stored = table.find_rows({id_ for id_ in ids if id_ and id_ <= table.last_id})
         same = {position for position, row in enumerate(zip(*batch.columns))
@@ -1766,7 +1771,9 @@ def settle(batch: Batch, table: Any) -> None:
     gone |= same
     if suspects:
         gone |= _judge_suspects(batch, sorted(suspects), stored, holders, table)
-    new = list(itertools.filterfalse(gone.__contains__, range(batch.size)))
+    new: Sequence[int] = range(batch.size)
+    if gone:
+        new = list(itertools.filterfalse(gone.__contains__, new))
     _store(batch, new, lambda some: table.insert(
         pick(batch.columns, some), dict(zip(batch.keys, pick(batch.keys.values(), some)))))
 
@@ -1842,18 +1849,21 @@ class Ids:
         self._first = self._stop = 0        # all between them are in it but the holes, and some others
         self._holes, self._others = set(), set()
 
-    def add(self, ids: set[int]) -> None:
-        """Take ids in."""
-        self._first = self._first or min(ids)
+    def add(self, ids: Sequence[int | None], gone: Collection[int]) -> None:
+        """Take ids in, but those at the positions that are gone."""
+        first, count = ids[0], len(ids)
+        if first and first == (self._stop or first) and list(ids) == list(range(first, first + count)):
+            self._first, self._stop = self._first or first, first + count       # most are like that
+            self._holes.update(map(ids.__getitem__, gone))
+            return
+        stored = set(ids).difference(map(ids.__getitem__, gone)) - {None}
+        self._first = self._first or min(stored, default=0)
         self._stop = self._stop or self._first
-        end = self._stop + 2 * len(ids)
-        if min(ids) < self._stop or max(ids) >= end:
-            far = {id_ for id_ in ids if not self._stop <= id_ < end}
-            self._others |= far
-            ids = ids - far
-        if ids:
-            self._holes.update(ids.symmetric_difference(range(self._stop, max(ids) + 1)))
-            self._stop = max(ids) + 1
+        end = self._stop + 2 * count
+        self._others.update([id_ for id_ in stored if not self._stop <= id_ < end])
+        if near := stored - self._others:
+            self._holes.update(near.symmetric_difference(range(self._stop, max(near) + 1)))
+            self._stop = max(near) + 1
 
     def missing(self, ids: Iterable[int | None]) -> dict[int, int]:
         """Return those of the ids that are not in it, by position."""
@@ -2007,9 +2017,8 @@ class InsertWorker:
         for position in sorted(batch.problems) if len(self.rejected) < REJECTED_MAX else ():
             self.rejected.setdefault(ids[position], batch.line(position))
         self.undecided.update(ids[position] for position in batch.unsettled)
-        stored = set(ids).difference(map(ids.__getitem__, {*batch.problems, *batch.unsettled}))
-        if stored and not batch.failure:    # whether an id of two records is stored will be asked
-            self._ids.add(stored)
+        if not batch.failure:               # whether an id of two records is stored will be asked
+            self._ids.add(ids, {*batch.problems, *batch.unsettled})
 
     def _fail(self, error: Exception) -> str:
         """Fail the open transaction and, unless it serves, all that is to come; return the reason."""
