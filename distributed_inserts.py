@@ -169,26 +169,19 @@ NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 class Problem(NamedTuple):
-    """One reason to reject a record; two are equal if field (None: the whole record) and code are equal.
+    """One reason to reject a record; two are equal if field and code are equal."""
 
-    `code` is one of PROBLEMS, `value` what was found; `waits`: nothing but a rejected parent is in the way.
-    """
-
-    field: str | None
-    code: str
-    value: object = None
+    field: str | None                       # None: the whole record
+    code: str                               # one of PROBLEMS
+    value: object = None                    # what was found
     detail: str = ""
-    waits: bool = False
-
-    @property
-    def wording(self) -> str:
-        """The message without the field's name."""
-        return PROBLEMS[self.code].format(value=format_value(self.value), detail=self.detail)
+    waits: bool = False                     # nothing but a rejected parent is in the way
 
     @property
     def message(self) -> str:
-        """One line for a person, with the field's name; every value in it is escaped and cut."""
-        return f"{self.field} {self.wording}" if self.field else self.wording
+        """One line for a person, behind the field's name; every value in it is escaped and cut."""
+        text = PROBLEMS[self.code].format(value=format_value(self.value), detail=self.detail)
+        return f"{self.field} {text}" if self.field else text
 
     def __str__(self) -> str:
         return self.message
@@ -358,8 +351,8 @@ def _convert_number(values: Sequence[object], kinds: set[type], number: Callable
     texts = numerals
     if kinds != {str}:                          # an int needs no closer look, unless it is too long
         places = [position for position, value in enumerate(values) if longest or type(value) is not int]
-        texts = [str(value) if isinstance(value, str) or type(value) is int and 0 < value <= WHOLE_MAX else "?"
-                 for value in map(values.__getitem__, places)]
+        texts = [str(value) if isinstance(value, str) or type(value) is int and 0 < value <= WHOLE_MAX else
+                 "?" for value in map(values.__getitem__, places)]
     odd, rest = set(), "\n".join([*texts, ""]).encode(errors="replace").translate(None, plain)
     if rest != b"\n" * len(texts):
         rests = rest.split(b"\n")
@@ -2364,8 +2357,6 @@ class Output:
             self._stream = None
             if not isinstance(error, BrokenPipeError):
                 self.error = f"standard output: {describe(error)}"
-            with contextlib.suppress(OSError, ValueError):  # or the flush at the exit would complain
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(*messages: str | None) -> None:
@@ -2443,7 +2434,6 @@ class Report:
         self.sections = {source.schema.table: Section(source, place.name(source.schema), self._words)
                          for source in sources}
         self.counts: Counter[str] = Counter()           # of all records by verdict
-        self._waited: set[str] = set()      # for which databases, told once where there is no bar
 
     def add(self, batch: Batch) -> None:
         """Report an answered batch; those of a model come in input order."""
@@ -2498,7 +2488,8 @@ class Report:
         lines = [out.paint(" from ".join(both)), f"{'':15}{head}"]
         for row, (_, place, (verdict, problems, reason)) in zip(rows, records):
             mark = out.paint(f"{out.marks[verdict]} {self._words[verdict]:9}", COLOURS[verdict])
-            why = [f"{each.field or ''}: {each.wording} [{each.code}]".lstrip(": ") for each in problems]
+            texts = [each.message.replace(" ", ": ", 1) if each.field else each.message for each in problems]
+            why = [f"{text} [{each.code}]" for text, each in zip(texts, problems)]
             why += {reason} - reasons       # each is listed once
             reasons.add(reason)
             lines += [f"  {mark}  {row}".rstrip(), *(out.wrap(f"      {place}: {each}") for each in why)]
@@ -2521,8 +2512,14 @@ class Report:
             ending = {"cut": cut, "exit_status": exit_status} if cut else {"exit_status": exit_status}
             self._out.write(json_line({"summary": models, **ending}))
             return
+        verdicts = [f"{self.counts[each]:,} {word}" for each, word in words.items() if self.counts[each]]
+        how = f"in {sum(transactions):,} transactions by {len(transactions)} insert workers"
+        if self._options.verify or self._options.dry_run:
+            how = "nothing was written"
+        totals = re.sub(r"\b(1 (?:record|transaction|insert worker|thread))s\b", r"\1", (
+            f"{self.counts.total():,} records: {', '.join(verdicts) or 'none'}, {how}, {threads:,} threads, "
+            f"{time.monotonic() - self._begin:.2f} s"))
         bad = {place: COLOURS[each] for place, each in enumerate(words, 2) if each in (REJECTED, FAILED)}
-        totals = self._format_totals(threads, transactions)
         blocks, lists = [self._out.table(counts, 1, bad), [self._out.wrap(totals)]], []
         if not self._options.quiet:
             lists = [self._list(section, section.held) for section in self.sections.values() if section.held]
@@ -2530,22 +2527,13 @@ class Report:
             blocks += [[next_step]] if next_step else []
         self._out.write("\n".join([*lists, *("\n".join([*lines, ""]) for lines in blocks)]))
 
-    def _format_totals(self, threads: int, transactions: Sequence[int]) -> str:
-        counts = [f"{self.counts[each]:,} {word}" for each, word in self._words.items() if self.counts[each]]
-        parts = [f"{self.counts.total():,} records: {', '.join(counts) or 'none'}"]
-        if not self._options.verify:
-            what = f"{sum(transactions):,} transactions" if not self._options.dry_run else (
-                "a dry run (nothing was written)")
-            parts.append(f"in {what} by {len(transactions)} insert workers")
-        parts += [f"{threads:,} threads", f"{time.monotonic() - self._begin:.2f} s"]
-        return re.sub(r"\b(1 (?:record|transaction|insert worker|thread))s\b", r"\1", ", ".join(parts))
-
     def progress(self) -> None:
         """Show how far it is, or which database is waited for, ten times a second at most."""
         now, elapsed_s = time.monotonic(), time.monotonic() - self._begin
         if self._options.quiet or now - self._looked_at < PROGRESS_S:
             return
-        self._looked_at, sources = now, [section.source for section in self.sections.values()]
+        last, self._looked_at = self._looked_at, now
+        sources = [section.source for section in self.sections.values()]
         read, total = self.counts.total(), sum(source.total or 0 for source in sources)
         words = [f"{read:,} rows", f"{read / elapsed_s:,.0f}/s", f"{self.counts[REJECTED]:,} rejected"]
         if total and all(source.total is not None for source in sources):       # else more may come by a pipe
@@ -2561,9 +2549,8 @@ class Report:
                 waited = f"{now - begin:.0f} of {self._patience.timeout_s:.0f} s"
                 shown = name if len(name) < 30 else f"…{name[-28:]}"
                 words = [f"{shown} is locked by another program: {waited}"]
-                if not self._out.has_bar and name not in self._waited:
+                if last - begin < 1 and not self._out.has_bar:  # once
                     complain(*words)
-                self._waited.add(name)
         self._out.draw("  ".join(words))
 
 
@@ -2619,22 +2606,21 @@ class Rejects:
 
     def _write(self, source: Source, spool: Any, errors: Any) -> None:
         """Write a model's rejected records, and their problems."""
-        path, is_array, line = self.paths[source.schema.table], source.format == "json", 1
         if not spool.tell():
             return
-        spool.seek(0)
+        is_array, comma = source.format == "json", ""
+        text = "\ufeff" * bool(source.bom) + source.header + "\n" * is_array
+        path, line = self.paths[source.schema.table], 1 + len(LINE_END.findall(text))
         with open(path, "w", encoding=source.encoding, errors="keep_bytes", newline="") as file:
-            above = "\ufeff" * bool(source.bom) + source.header + "\n" * is_array
+            file.write(text)
+            spool.seek(0)
             for raw, told in map(json.loads, spool):
                 text = raw if is_array or raw.endswith(("\r", "\n")) else raw + "\n"
-                above = above if text or line == 1 else ""      # of where an array broke off there is no text
-                file.write(above + text)
-                line += len(LINE_END.findall(above))
-                _, problems = told.pop("verdict"), told.pop("problems")
-                for problem in problems:
+                file.write(comma * bool(text) + text)   # of where an array broke off there is no text
+                del told["verdict"]
+                for problem in told.pop("problems"):
                     errors.write(json_line({**told, "rejects_line": line, **problem}).encode())
-                line += len(LINE_END.findall(text))
-                above = ",\n" * is_array
+                line, comma = line + len(LINE_END.findall(text)) + is_array, ",\n" * is_array
             file.write("\n]\n" * is_array)
 
 
@@ -2930,11 +2916,9 @@ def check_outputs(options: argparse.Namespace, sources: Sequence[Any], databases
             ("--log-file", options.log_file), ("--trace", options.trace),
             *(("--rejects", os.path.join(options.rejects, name)) for name in rejects if options.rejects)):
         if path and (os.path.isfile(path) or not os.path.exists(path)):     # a device may be all of them
-            # A file that is there may have several names, but only this inode of this device.
-            try:
-                file: object = os.stat(path)[1:3]
-            except OSError:                 # it is not there, or, of another loader, no longer
-                file = os.path.realpath(path)
+            file: object = os.path.realpath(path)
+            with contextlib.suppress(OSError):          # it is not there, else only this inode of this device
+                file = os.stat(path)[1:3]
             if what.startswith("--") and file in taken:
                 raise ValueError(f"{what} would overwrite {escape(path)} ({taken[file]}): name another file")
             taken[file] = what
@@ -3049,4 +3033,4 @@ def _run(options: argparse.Namespace, out: Output, stack: contextlib.ExitStack) 
 
 
 if __name__ == "__main__":
-    os._exit(main())        # all is flushed and closed; to free what is in memory would take 4 % of a load
+    os._exit(main())        # all is flushed and closed; to free the memory piece by piece is 4 % of a load
