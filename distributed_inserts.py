@@ -2953,7 +2953,10 @@ def format_next_step(options: argparse.Namespace, db: str, report: Report, rejec
     for flag, value in {**files, "db": db, "encoding": options.encoding}.items():
         if value and (flag, value) != ("db", "."):
             words += [f"--{flag}={value}"] if value.startswith("-") else [f"--{flag}", value]
-    return what and f"{what}:\n  {escape(shlex.join([*words, *more]))}"
+    quote = shlex.join
+    if os.name == "nt":
+        from subprocess import list2cmdline as quote
+    return what and f"{what}:\n  {escape(quote([*words, *more]))}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

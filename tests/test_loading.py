@@ -1,4 +1,4 @@
-"""Loads of files: verdicts and rows are those of a slow sequential model, in every format, batch size and file order.
+"""Promise 3, deterministic: verdicts and rows are those of a slow sequential model, in any format, size and order.
 
 Then --replace, --dry-run, which says the same and writes nothing, and --verify, which finds what others broke.
 """

@@ -1,4 +1,4 @@
-"""--rejects: the rejected records as they were read, ready to be fixed and loaded, and errors.jsonl that says why."""
+"""--rejects: the rejected records as they were read, ready to be fixed, and why.  Promise 8: nobody's file is overwritten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables and databases that others made: used where they can be, else left byte for byte as they were."""
+"""Promise 8, untouched: tables and databases that others made are used where they can be, else left as they were."""
 
 from __future__ import annotations
 
