@@ -776,7 +776,7 @@ class Source:
         others = [name for name in names if name not in self._places]
         near = [f"; {name} could be {format_value(match)}"
                 for name in missing for match in difflib.get_close_matches(name, others, 1, 0.5)]
-        if not near and len(missing) == len(self._places):
+        if len(names) == 1 or not near and len(missing) == len(self._places):
             near = ["; the first line has to name the columns, with , ; | or a tab between them"]
         if {"pk", "fields"} <= set(names):  # what Django's dumpdata writes
             way = "[.[] | {id: .pk} + .fields]" if self.format == "json" else "{id: .pk} + .fields"
