@@ -621,7 +621,7 @@ class Source:
     Raises OSError or ValueError when opened, if it cannot be read or lacks a column; later it raises nothing.
     """
 
-    unit = "line"
+    unit, abort = "line", None
 
     def __init__(self, schema: Schema, path: str, encoding: str | None = None, text: str | None = None,
                  schemas: Sequence[Schema] = ()) -> None:
@@ -685,8 +685,7 @@ class Source:
                 self.bom, self.encoding = stream.read(len(bom)), encoding
         try:                                # one that can keep bytes, which idna cannot
             b"\xff".decode(self.encoding, "keep_bytes")
-            newline = "" if b"\r" in head else "\n"     # where no line ends with \r, half the time
-            text = io.TextIOWrapper(stream, self.encoding, "keep_bytes", newline=newline)
+            text = io.TextIOWrapper(stream, self.encoding, "keep_bytes", newline="")
         except (LookupError, ValueError):
             raise ValueError(f"--encoding: {format_value(self.encoding)} is no encoding that Python knows:"
                              " try cp1252, latin-1 or utf-16-le") from None
@@ -698,14 +697,16 @@ class Source:
     def _read_any(self, text: str) -> Iterator[Block]:
         """Return the reader of what the text begins like; raises ValueError if it cannot hold records."""
         begins = text.lstrip()[:1]
-        if start := text.index("[") + 1 if begins == "[" else self._find_list(text) if begins == "{" else 0:
+        are_lines = re.match(r"\s*\{.*[^\s,[{]\s*\n\s*\{", text) is not None      # an object a line
+        if start := text.index("[") + 1 if begins == "[" else (
+                self._find_list(text) if begins == "{" and not are_lines else 0):
             self.format, self.header = "json", "["
             return self._read_array(text, start)
         text = self._next_lines(text)
         if begins != "{":
             return self._read_csv(self._read_header(text))
         lines = [line.strip().rstrip(",") for line in text.strip().split("\n", 2)[:2]]
-        if dict not in map(type, map(_decode_line, lines)) and not "".join(lines[1:]).startswith("{"):
+        if dict not in map(type, map(_decode_line, lines)) and not are_lines:
             raise ValueError(
                 f"{escape(self.name)} begins with {{ but is neither JSON Lines nor an object with one list in"
                 f" it: `jq -c . {self._quoted}` makes JSON Lines of objects, `jq .LIST` takes a list out")
@@ -906,32 +907,28 @@ class Source:
     def _record_lines(self, lines: list[str], start: int, is_alone: bool) -> Iterator[str]:
         """Yield a record's first line, and those below as far as none of them is a record by itself.
 
-        The last line of a cell, which closes the quote, may look like one, unless the id stands left of the
-        quote or the first line, too, is a record by itself.
+        The last line of a cell, which closes the quote, may look like one by chance.  It counts only if the
+        first line has all cells, as where the quote is a stray one, with the id left of it or a record's.
         """
-        yield lines[start]
-        quoted = len(next(csv.reader(lines[start:start + 1], delimiter=self.delimiter))) - 1
-        width = self._count_cells(lines[start])
-        for line in () if is_alone else itertools.islice(lines, start + 1, None):
-            if (self.picks[0] <= quoted or width or line.count('"') % 2 == 0) and (
-                    self._count_cells(line) in {self.width, width or self.width}):
+        first = lines[start]
+        yield first
+        cells = next(csv.reader([first], delimiter=self.delimiter, skipinitialspace=True))
+        is_stray = first.count(self.delimiter) + 1 >= self.width and (
+            self.picks[0] < len(cells) - 1 or self._is_record(first))
+        for line in map(lines.__getitem__, range(start + 1, start + 1 if is_alone else len(lines))):
+            if (is_stray or line.count('"') % 2 == 0) and self._is_record(line):
                 return
             yield line
 
-    def _count_cells(self, line: str) -> int:
-        """Return how many cells a line has by itself, blank ones at the end aside; 0 if it is no record.
-
-        It could be one if it has all columns and a whole number as id.
-        """
+    def _is_record(self, line: str) -> bool:
+        """Return whether a line by itself has the header's number of cells and a whole number as id."""
         try:
             row = next(self._reader([line])) if '"' in line else line.split(self.delimiter)
         except csv.Error:                   # its first quote opens a cell: it is a stray one, too
             is_opening = (self.delimiter + line.partition('"')[0]).rstrip(" ").endswith(self.delimiter)
             row = line.split(self.delimiter) if is_opening else []
-        while len(row) > self.width and not row[-1].strip():
-            del row[-1]
-        is_record = len(row) > max(self.picks) and WHOLE.fullmatch(row[self.picks[0]].strip())
-        return len(row) if is_record else 0
+        is_wide = len(row) >= self.width and not any(map(str.strip, row[self.width:]))
+        return is_wide and WHOLE.fullmatch(row[self.picks[0]].strip()) is not None
 
     # JSON
 
@@ -941,10 +938,12 @@ class Source:
             lines = text.split("\n")
             numbers = [number for number, line in enumerate(lines, self._line) if line.strip()]
             lines = list(filter(str.strip, lines))
-            joined = "," + ",".join(lines)
-            # If there are as many ends of objects as lines, none is made of parts of two lines.
-            is_plain = len(joined) <= RECORD_MAX and len(BETWEEN_OBJECTS.findall(joined)) == len(lines) - 1
-            values = is_plain and decode_objects(joined, len(lines)) or list(map(_decode_line, lines))
+            texts = list(map(str.strip, lines))
+            joined = "," + ",".join(texts)
+            # None is made of parts of two lines if each looks like an object, and no two objects are in one.
+            is_plain = (len(joined) <= RECORD_MAX and {text[0] + text[-1] for text in texts} == {"{}"}
+                        and len(BETWEEN_OBJECTS.findall(joined)) == len(texts) - 1)
+            values = is_plain and decode_objects(joined, len(texts)) or list(map(_decode_line, texts))
             if values:
                 yield self._objects_block(values, numbers, lambda lines=lines: [
                     line + "\n" for line in lines])
@@ -977,7 +976,8 @@ class Source:
             rest = _decode_line(closing + text)
             if not text.strip() and closing != "{}":
                 message = "the end of the object is missing"
-            elif not isinstance(rest, dict) or list in map(type, rest.values()):
+            elif not isinstance(rest, dict) or any(
+                    isinstance(each, list) and dict in map(type, each) for each in rest.values()):
                 message = "more follows the list: " + ("jq -c '.[]' FILE makes JSON Lines of several" if (
                     closing == "{}") else "jq .NAME FILE takes one out")
         if message:
@@ -1446,10 +1446,12 @@ def _postgres_errors(prefix: str = "") -> Iterator[None]:
     except (psycopg.Error, ValueError) as error:
         text = "a setting of the URL or of the environment is not valid"        # the error would quote it
         if isinstance(error, psycopg.OperationalError) or getattr(error, "sqlstate", None):
-            text = error.diag.message_primary or re.split("connection failed: |FATAL: +", str(error))[-1]
+            text = error.diag.message_primary or re.split(
+                "connection failed: |connection is bad: |FATAL: +", str(error))[-1]
         refusals = psycopg.IntegrityError, psycopg.errors.RaiseException        # the latter of a trigger
-        kind = (ConstraintError if isinstance(error, refusals) else
-                LockedError if isinstance(error, psycopg.errors.LockNotAvailable) else StorageError)
+        kind = ConstraintError if isinstance(error, refusals) else StorageError
+        if isinstance(error, psycopg.errors.LockNotAvailable):
+            kind, text = LockedError, "locked by another program"
         raise kind(prefix + " ".join(text.partition("\n")[0].split())) from error
 
 
@@ -1525,7 +1527,8 @@ class PostgresTable(Table):
             AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'e') -- extension's
         UNION ALL SELECT 'it', CASE
             WHEN relkind NOT IN ('r', 'p') OR relispartition THEN 'a view or partition'
-            WHEN relpersistence <> 'p' THEN 'unlogged or temporary'
+            WHEN relpersistence <> 'p' OR EXISTS (SELECT FROM pg_partition_tree(it.oid) AS tree JOIN pg_class
+                AS part ON part.oid = relid WHERE part.relpersistence <> 'p') THEN 'unlogged or temporary'
             WHEN relrowsecurity THEN 'under row-level security' ELSE 'a table' END FROM it
         UNION ALL SELECT 'it', 'in the encoding ' || current_setting('server_encoding') || ' and not UTF8'
             WHERE current_setting('server_encoding') <> 'UTF8'
@@ -1545,14 +1548,14 @@ class PostgresTable(Table):
     SETTINGS = ("SET LOCAL enable_seqscan=off; SET LOCAL jit=off; SET LOCAL extra_float_digits=1;"
                 " SET LOCAL lock_timeout=500; ")
     BEGIN = ("BEGIN ISOLATION LEVEL READ COMMITTED; LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE;"
-             " SET LOCAL lock_timeout=30000; SET CONSTRAINTS ALL IMMEDIATE;"
+             " SET LOCAL lock_timeout={timeout_ms}; SET CONSTRAINTS ALL IMMEDIATE;"
              " SELECT set_config('synchronous_commit', 'on', true)"
              " WHERE current_setting('synchronous_commit') = 'off'; ")
 
     def __init__(self, schema: Schema, name: str, patience: Patience, settings: Mapping[str, str]) -> None:
         import psycopg
         super().__init__(schema, name, patience)
-        self._held.are_all = False
+        self._held.are_all, self._timeout_ms = False, max(int(patience.timeout_s * 1000), 1)
         marks = [self.MARK.format(each, self._table) for each in schema.unique.values()]
         self._state = f"SELECT {', '.join(['coalesce(max(id), 0)', *marks])} FROM {self._table}"
         with _postgres_errors():
@@ -1584,12 +1587,12 @@ class PostgresTable(Table):
 
     def _read(self, sql: str) -> Iterator[tuple]:
         with _postgres_errors(), self._db.transaction(), self._db.cursor("all", binary=True) as cursor:
-            self._db.execute(f"SET LOCAL lock_timeout={max(int(self._patience.timeout_s * 1000), 1)}")
+            self._db.execute(f"SET LOCAL lock_timeout={self._timeout_ms}")
             cursor.itersize = 2000
             yield from cursor.execute(sql)
 
     def _begin(self) -> object:
-        return self._execute(self.BEGIN.format(table=self._table) + self._state)
+        return self._execute(self.BEGIN.format(table=self._table, timeout_ms=self._timeout_ms) + self._state)
 
     def _insert(self, columns: Sequence[Sequence]) -> int:
         with _postgres_errors(), self._db.cursor() as cursor:
@@ -1633,6 +1636,8 @@ def find_place(text: str, patience: Patience) -> Any:
         return PostgresPlace(text, patience)
     if "://" in text and not os.path.exists(text):
         raise ValueError(f"{escape(text.partition(':')[0], 20)}: --db takes a folder or a postgresql:// URL")
+    if re.match(r"\w+ *=.*\{model\}", text):        # libpq's other form, which may hold a password
+        raise ValueError("--db takes a folder, or a URL that begins with postgresql://")
     return SqlitePlace(text, patience)
 
 
@@ -1894,7 +1899,7 @@ class InsertWorker:
         self.complete = Gate()   # all of this load's records are stored, or will not be
         self.cut: str | None = None         # why not all of them were read
         self.failure: str | None = None
-        self.is_absent = False              # there is no such table, and none is made
+        self.is_absent = self._was_aborted = False      # there is no such table, and none is made
         self.rejected: dict[int, int] = {}  # of a parent's records, by id, the lines of the rejected ones,
         self.undecided: set[int] = set()    # those that a constraint of the table refused,
         self._ids = Ids()                   # and those that are stored since it began
@@ -1934,6 +1939,7 @@ class InsertWorker:
 
     def abort(self) -> None:
         """Make what waits in the database fail, from any thread."""
+        self._was_aborted = True
         if table := self._table:
             table.abort()
 
@@ -2016,7 +2022,8 @@ class InsertWorker:
     def _fail(self, error: Exception) -> str:
         """Fail the open transaction and, unless it serves, all that is to come; return the reason."""
         kind = "" if isinstance(error, StorageError) else f"{type(error).__name__}: "
-        reason = self.failure or f"{self.name}: {kind}{escape(str(error), 300)}"
+        text = "interrupted" if self._was_aborted else kind + escape(str(error), 300)
+        reason = self.failure or f"{self.name}: {text}"
         self._watch.log("ERROR", self.name, reason.removeprefix(f"{self.name}: "))
         for batch in self._group:
             batch.failure = batch.failure or reason
@@ -2098,8 +2105,9 @@ class Databases:
     def find(self, model: str, id: int) -> dict[str, object] | None:
         """Return the stored record, or None; raises ValueError for an unknown model, StorageError."""
         with self._serving(model) as worker:
-            rows = worker.find([id]) if type(id) is int and 1 <= id <= WHOLE_MAX else {}
-            return dict(zip(worker.schema.names, rows[id])) if id in rows else None
+            number = _judge_whole("id", id)
+            rows = {} if isinstance(number, Problem) else worker.find([number])
+            return dict(zip(worker.schema.names, rows[number])) if rows else None
 
     @contextlib.contextmanager
     def _serving(self, model: str) -> Iterator[InsertWorker]:
@@ -2190,7 +2198,7 @@ def open_databases(place: str, *, busy_timeout: float = 30.0,
     `busy_timeout` is how many seconds a lock of another program is waited for.
     Raises ValueError for a place that cannot be used, OSError for a folder that may not be written.
     """
-    the_place = find_place(str(place), Patience(busy_timeout))
+    the_place = find_place(os.fspath(place), Patience(busy_timeout))
     the_place.prepare()
     return Databases(schemas, the_place, Watch())
 
@@ -2233,8 +2241,10 @@ class Loader:
         while turns:
             source, batches = turns.popleft()
             try:
-                with self._interrupts.allowed():
+                with self._interrupts.allowed(source.abort):
                     batch = next(batches, None)
+                if not batch and self._interrupts.number is not None:
+                    raise KeyboardInterrupt
             except KeyboardInterrupt:
                 batch, source.cut = None, f"the reading of {escape(source.name)} was interrupted"
             if batch:
@@ -2474,8 +2484,9 @@ class Report:
             why = "; ".join(f"{each['message']} [{each['code']}]" for each in told["problems"])
             why = why or told.get("reason", "").removeprefix(f"{section.name}: ")
             place = place if section.source.unit == "line" else ""      # the id says it
-            text = f"{told['verdict']} {section.table} id={format_value(told['id'])} {place} {why}"
-            self._watch.log("WARNING" if why else "INFO", section.name, text.rstrip(), work=batch.name)
+            words = told["verdict"], section.table, f"id={format_value(told['id'])}", place, why
+            self._watch.log("WARNING" if why else "INFO", section.name, " ".join(filter(None, words)),
+                            work=batch.name)
 
     def _list(self, section: Section, records: Sequence[tuple[list, str, Outcome]]) -> str:
         """Return records in columns under a heading, the problems of each below it."""
@@ -2535,11 +2546,12 @@ class Report:
         last, self._looked_at = self._looked_at, now
         sources = [section.source for section in self.sections.values()]
         read, total = self.counts.total(), sum(source.total or 0 for source in sources)
-        words = [f"{read:,} rows", f"{read / elapsed_s:,.0f}/s", f"{self.counts[REJECTED]:,} rejected"]
+        words = [f"{read:,} rows", f"{read / elapsed_s:,.0f}/s",
+                 f"{self.counts[REJECTED]:,} {self._words[REJECTED]}"]
         if total and all(source.total is not None for source in sources):       # else more may come by a pipe
             share = min(sum(source.done() for source in sources) / total, 1)
-            left = f"{elapsed_s / max(share, 0.001) - elapsed_s:,.0f} s left" if read else "0 rows so far"
-            words = [f"{share:.0%}", words[0], words[1], left, words[2]]
+            left = f"{elapsed_s / max(share, 0.001) - elapsed_s:,.0f} s left"
+            words = [f"{share:.0%}", *words[:2], *[left] * bool(read), words[2]]
             if len("  ".join(words)) > BAR_COLUMNS:
                 del words[2]                # the rate
             if (size := min(BAR_COLUMNS - len("  ".join(words)) - 2, 10)) > 2:
@@ -2736,7 +2748,7 @@ id,name,email                  id,name,price          id,user_id,product_id,quan
 class StoredSource:
     """The stored records of one schema as a source; `cut` tells if they cannot be read, or no longer."""
 
-    unit, is_file, notices = "id", False, ()
+    unit, is_file, notices, abort = "id", False, (), None
 
     def __init__(self, place: Any, schema: Schema, stack: contextlib.ExitStack) -> None:
         self.schema, self.name, self.cut, self.table = schema, place.name(schema), None, None
@@ -2746,7 +2758,7 @@ class StoredSource:
         try:
             if table := place.open(schema):
                 stack.callback(table.close)
-                self.table, self.total = table, table.find_last_id()
+                self.table, self.total, self.abort = table, table.find_last_id(), table.abort
         except StorageError as error:
             self.cut = f"{self.name}: {error}"
 
@@ -2809,15 +2821,15 @@ class Interrupts:
     """SIGINT and SIGTERM during a load: the first one ends the reading, a second one the process."""
 
     def __init__(self, patience: Patience, stack: contextlib.ExitStack) -> None:
-        self.patience, self.number, self._is_reading = patience, None, False
+        self.patience, self.number, self._is_reading, self._abort = patience, None, False, None
         if threading.current_thread() is threading.main_thread():       # no other thread may set them
             for number in (signal.SIGINT, signal.SIGTERM):
                 stack.callback(signal.signal, number, signal.signal(number, self._receive))     # put back
 
     @contextlib.contextmanager
-    def allowed(self) -> Iterator[None]:
-        """Let a signal raise KeyboardInterrupt in here, where input may be waited for for ever."""
-        self._is_reading = True
+    def allowed(self, abort: Callable[[], None] | None) -> Iterator[None]:
+        """Let a signal raise KeyboardInterrupt in here, or `abort` what may wait for ever."""
+        self._is_reading, self._abort = True, abort
         try:
             if self.number is not None:     # it came before
                 raise KeyboardInterrupt
@@ -2829,7 +2841,9 @@ class Interrupts:
         if self.number is not None:
             os._exit(128 + number)          # no thread, lock or database is waited for
         self.number, self.patience.interrupted_at = number, time.monotonic()
-        if self._is_reading:
+        if self._is_reading and self._abort:
+            self._abort()
+        elif self._is_reading:
             raise KeyboardInterrupt
 
 
@@ -2927,36 +2941,38 @@ def check_outputs(options: argparse.Namespace, sources: Sequence[Any], databases
 def format_next_step(options: argparse.Namespace, db: str, report: Report, rejects: Rejects | None,
                      cut: str) -> str:
     """Return what the user may want to do now, with a command that runs as printed, or nothing."""
-    what, files, more = "", options.files, ["--replace"] * options.replace
+    what, files, folder = "", options.files, options.rejects
+    flags = ["--replace"] * options.replace + ["--dry-run"] * options.dry_run
     reasons = {reason for section in report.sections.values() for reason in section.why}
     rejected = [table for table, section in report.sections.items() if section.counts[REJECTED]]
     folders = itertools.chain(["rejected"], map("rejected{}".format, itertools.count(2)))
     new = next(folder for folder in folders if not os.path.lexists(folder))
-    again = [*more, *(["--rejects", options.rejects] if options.rejects else [])]
+    if "-" in files.values():
+        return ""                           # what it held is not there any more
     if files and (report.counts[FAILED] or cut):
-        what, more = "Run it again when the cause is gone", again
+        what = "Run it again when the cause is gone"
     elif files and options.dry_run:
-        what, more = "This was a dry run. Load the files", [*more, "--rejects", options.rejects or new]
+        what, flags, folder = "This was a dry run. Load the files", flags[:-1], folder or new
     elif files and reasons == {"id conflict"}:
-        what, more = "If these are changes, store them", ["--replace", *again]
+        what, flags = "If these are changes, store them", ["--replace"]
     elif not files and not options.verify:
-        what, db = "This was the sample. Load your own files", "shop"
+        what, db, folder = "This was the sample. Load your own files", "shop", None
         files = {table: f"{table}.csv" for table in report.sections}
     elif rejects and rejected:
-        what = "Fix the rejected records (errors.jsonl has the reasons) and load them"
+        what, folder = "Fix the rejected records (errors.jsonl has the reasons) and load them", None
         files = {table: rejects.paths[table] for table in rejected}
-    elif files and rejected and "-" not in files.values():
-        what, more = "Get the rejected records in files, to be fixed", [*more, "--rejects", new]
+    elif files and rejected:
+        what, folder = "Get the rejected records in files, to be fixed", new
     import shutil                           # which a start without an answer does without
     python = os.path.basename(sys.executable)
     words = [python if shutil.which(python) == sys.executable else sys.executable, sys.argv[0]]
-    for flag, value in {**files, "db": db, "encoding": options.encoding}.items():
+    for flag, value in {**files, "db": db, "encoding": options.encoding, "rejects": folder}.items():
         if value and (flag, value) != ("db", "."):
             words += [f"--{flag}={value}"] if value.startswith("-") else [f"--{flag}", value]
     quote = shlex.join
     if os.name == "nt":
         from subprocess import list2cmdline as quote
-    return what and f"{what}:\n  {escape(quote([*words, *more]))}"
+    return what and f"{what}:\n  {escape(quote([*words, *flags]))}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

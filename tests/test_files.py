@@ -1067,7 +1067,7 @@ def test_stray_quotes_on_neighbouring_lines_swallow_nobody_wherever_the_id_stand
 
 @pytest.mark.parametrize(("header", "lines"), [
     ("id,name,email,notes", ['1,Ada,ada@example.com,"x,', '2,Bo,bo@example.com,y,', '3,Cy,cy@example.com,15",']),
-    ("id,name,email,notes,extra", ['1,Ada,ada@example.com,"x', "2,Bo,bo@example.com,y", '3,Cy,cy@example.com,15"']),
+    ("id,name,email,notes", ['1,Ada,ada@example.com,"x,,', '2,Bo,bo@example.com,y', '3,Cy,cy@example.com,15",,,']),
 ])
 def test_stray_quotes_in_rows_of_another_length_swallow_nobody(load: Load, header: str, lines: list[str]) -> None:
     loaded = load("\n".join([header, *lines, "4,Dee,dee@example.com,z"]) + "\n")
@@ -1105,3 +1105,36 @@ def test_an_open_quote_above_a_million_short_lines_takes_no_gigabyte(tmp_path: P
     done = subprocess.run([sys.executable, "-c", limited], cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT_S)
     summary = json.loads(done.stdout.splitlines()[-1])["summary"]["users"]
     assert (summary["inserted"], summary["rejected"], done.stderr) == (1, 400_000, "")
+
+
+def test_a_file_whose_line_ends_change_far_below_is_read_whole(load: Load) -> None:
+    lines = [f"{number},N{number},u{number}@example.com" for number in range(1, 60_001)]
+    loaded = load("id,name,email\n" + "\n".join(lines[:400]) + "\n" + "\r".join(lines[400:]) + "\r")
+    assert len(loaded.rows) == 60_000 and loaded.status == 0
+
+
+def test_no_record_is_made_of_pieces_of_two_lines_of_json(load: Load) -> None:
+    loaded = load('{"id":9,"name":"Z","email":"z@example.com"}\n{"id":1,"name":"x\ny","email":"a@example.com"}\n'
+                  '{"id":2,"name":"B","email":"b@example.com"},{"id":3,"name":"C","email":"c@example.com"}\n')
+    assert loaded.found == {1: GOOD, 2: "malformed", 3: "malformed", 4: "malformed"}
+
+
+@pytest.mark.parametrize("first", ['{"id":1,"tags":[{"a":1}],"name":"A","email":"a@example.com"',
+                                   '{"email":"a@example.com","tags":[{"x":1}]}', '{"comment":"","columns":[{"name":"id"}]}'])
+def test_a_line_with_a_list_in_it_above_lines_of_json_is_a_line(load: Load, first: str) -> None:
+    loaded = load(first + '\n{"id":2,"tags":[{"a":1}],"name":"B","email":"b@example.com"}\n')
+    assert loaded.rows == [(2, "B", "b@example.com")] and len(loaded.found) == 2
+
+
+@pytest.mark.parametrize("more", ['"errors":[]', '"links":["a"]', '"data":[1,[{}]]'])
+def test_a_list_without_objects_behind_the_records_does_no_harm(load: Load, more: str) -> None:
+    loaded = load('{"users":[{"id":1,"name":"Ada","email":"ada@example.com"}],' + more + "}")
+    assert (loaded.status, loaded.rows) == (0, [(1, "Ada", "ada@example.com")])
+
+
+@pytest.mark.parametrize(("text", "names"), [
+    ('id,name,price,n1,n2\n1,Pen,2,"a\n10, 20, 30, 4\nc",y\n2,Q,3\n', ["Pen", "Q"]),
+    ('id,notes,name,price\n1,"1, wash\n2, dry",Pen,2\n2,x,Q,3\n', ["Pen", "Q"]),
+    ('notes,id,name,price\n "Ada, the\n5 z",1,Pen,2\nx,2,Q,3\n', ["Pen", "Q"])])
+def test_lists_of_numbers_in_a_quoted_cell_stay_in_it(load: Load, text: str, names: list[str]) -> None:
+    assert [row[1] for row in load(text, model="products").rows] == names

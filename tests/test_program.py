@@ -1012,7 +1012,8 @@ def test_what_only_looks_like_a_mapping_is_malformed(databases, record):
     assert [problem.code for problem in program.validate_user(record)] == ["malformed"]
 
 
-def test_an_id_is_a_whole_number_and_nothing_else(databases):
+def test_an_id_is_what_insert_takes_for_one_and_nothing_else(databases):
     with program.open_databases(databases.place) as shop:
         shop.insert("users", ANN)
-        assert shop.find("users", True) is None and shop.find("users", 1.0) is None
+        assert shop.find("users", 1)["name"] == shop.find("users", 1.0)["name"] == shop.find("users", "1")["name"] == "Ann"
+        assert shop.find("users", True) is None and shop.find("users", 1.5) is None and shop.find("users", "x") is None
