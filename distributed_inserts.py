@@ -493,7 +493,7 @@ def unique_key(text: str) -> str:
 # From bytes to blocks of cells, all of it in the main thread.  It knows the names of fields, and nothing of
 # rules or databases.  What cannot be read becomes a problem in its place, and the reading goes on below it.
 
-BLOCK_CHARS = 1 << 17               # read at once: some thousand records
+BLOCK_CHARS = 3 << 16               # read at once: some thousand records
 RECORD_MAX = 1 << 20                # characters of a record; a longer one is rejected
 ROWS_MAX = 1 << 14                  # of a block
 FOLLOW_MAX = 1 << 23                # characters in which the end of a record is looked for
