@@ -298,7 +298,7 @@ def unprivileged() -> Iterator[Callable[..., tuple[subprocess.CompletedProcess, 
     folder = Path(tempfile.mkdtemp(prefix="unprivileged-"))
     folder.chmod(0o777)
     code = (
-        "import os, sys, difflib, gzip, urllib.parse, textwrap, tempfile, shlex, shutil, random, json, logging, locale, gettext, textwrap\n"
+        "import os, sys, difflib, gzip, urllib.parse, tempfile, shlex, shutil, random, json, logging, locale, gettext, textwrap\n"
         "sys.path.insert(0, sys.argv[1])\nimport distributed_inserts\n"
         "if os.geteuid() == 0:\n    os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "raise SystemExit(distributed_inserts.main(sys.argv[2:]))"
