@@ -1115,7 +1115,7 @@ class Table:
     (from any thread: what waits fails), close.
     """
 
-    ABORTS = False
+    ABORTS = is_trial = False
 
     def __init__(self, schema: Schema, name: str, patience: Patience, keeps_keys: bool = False) -> None:
         """With `keeps_keys` those of a table that is empty are kept in memory while nobody else writes."""
@@ -1388,6 +1388,8 @@ class TrialTable(SqliteTable):
 
     If the stored records are themselves the source (--verify), they count only where others refer to them.
     """
+
+    is_trial = True
 
     def __init__(self, place: Any, patience: Patience, is_source: bool, schema: Schema, *_: object) -> None:
         super().__init__(schema, "", patience, keeps_keys=True)
@@ -2005,7 +2007,7 @@ class InsertWorker:
         for batch in group:
             batch.answer()
             self._remember(batch)
-        if began_at is not None:
+        if began_at is not None and not self._table.is_trial:
             self._watch.transaction(self.name, self.transactions, group, began_at)
 
     def _remember(self, batch: Batch) -> None:

@@ -138,6 +138,15 @@ def test_the_log_of_verify_tells_what_is_broken_and_is_closed(run: Run, tmp_path
     assert about(log_lines(tmp_path / "log.txt"), "blank")
 
 
+@pytest.mark.parametrize("arguments", [("--verify",), ("--users", "users.csv", "--dry-run")], ids=" ".join)
+def test_what_writes_nothing_logs_no_transaction(here: Run, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    write_users(tmp_path / "users.csv", 3)
+    assert here("--users", "users.csv").returncode == 0
+    here(*arguments, "-v", "--log-file", "log.txt")
+    text = (tmp_path / "log.txt").read_text(encoding="utf-8")
+    assert text.count("users#") == 3 and "transaction=" not in text
+
+
 def test_the_log_tells_of_a_lock(tmp_path: Path) -> None:
     write_users(tmp_path / "users.csv", 3)
     execute(tmp_path / "users.db", "PRAGMA journal_mode=WAL",
