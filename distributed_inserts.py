@@ -2021,7 +2021,7 @@ class InsertWorker:
         if not batch.failure:               # whether an id of two records is stored will be asked
             self._ids.add(ids, {*batch.problems, *batch.unsettled})
 
-    def _fail(self, error: Exception) -> str:
+    def _fail(self, error: Exception, is_asked: bool = False) -> str:
         """Fail the open transaction and, unless it serves, all that is to come; return the reason."""
         kind = "" if isinstance(error, StorageError) else f"{type(error).__name__}: "
         text = "interrupted" if self._was_aborted else kind + escape(str(error), 300)
@@ -2033,10 +2033,13 @@ class InsertWorker:
             self._table.close()
         self._table = self._begun_at = None
         self.failure = None if self._serves else reason
-        while self._serves and not self._queue.empty():     # they waited behind it
-            if (ticket := self._queue.get()) is CLOSE:      # the last one, once nobody calls any more
-                self.submit(CLOSE)
-                break
+        waited = []                         # behind it
+        while self._serves and not self._queue.empty():
+            waited.append(self._queue.get())
+        for ticket in waited:               # who asks may be answered by a table that is opened anew
+            if ticket is CLOSE or isinstance(ticket, Question) and not is_asked:
+                self.submit(ticket)
+                continue
             ticket.failure = reason
             ticket.answer()
         return reason
@@ -2046,7 +2049,7 @@ class InsertWorker:
             if table := self._opened():
                 question.rows = table.find_rows(question.ids)
         except Exception as error:
-            question.failure = self._fail(error)
+            question.failure = self._fail(error, is_asked=True)
         question.answer()
 
 

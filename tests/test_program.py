@@ -382,6 +382,20 @@ def test_a_block_that_is_left_before_a_database_could_be_opened_ends_in_peace(da
     assert not errors
 
 
+def test_who_only_reads_is_answered_though_a_writer_waited_for_a_lock_in_vain(sqlite):
+    with ThreadPoolExecutor(4) as pool, program.open_databases(sqlite.place, busy_timeout=1) as shop:
+        shop.insert("users", ANN)
+        shop.insert("products", {"id": 1, "name": "Pen", "price": 1})
+        with out_of_order(sqlite, "users"):
+            written = pool.submit(shop.insert, "users", {**ANN, "id": 2, "email": "bo@example.com"})
+            wait_until(lambda: shop._place._patience.waits)  # for the lock
+            found = [pool.submit(shop.find, "users", 1) for _ in range(2)]
+            order = pool.submit(shop.insert, "orders", {"id": 1, "user_id": 1, "product_id": 1, "quantity": 1})
+            assert written.result(TIMEOUT_S).verdict == "failed"
+            assert [each.result(TIMEOUT_S)["name"] for each in found] == ["Ann", "Ann"]
+            assert order.result(TIMEOUT_S).verdict == "inserted"
+
+
 def test_calls_while_the_block_is_left_are_answered_or_told(databases):
     answers: list[str] = []
 
