@@ -429,6 +429,8 @@ def compare_bulk(args: argparse.Namespace, rows: int = 320_000) -> list[Line]:
     """bulk load: the program on several inputs, and its peers"""
     given, users = Input(args, rows, with_json="yes"), rows * 20 // 32
     good_users, models = f"{users:,} good users", (1,)
+    first = Input(args, users, 0, shares=models).line(good_users)
+    both = Input(args, 2 * users, 0, shares=models).line("as many again beside them", bases=(good_users,))
     tables = [(f"{model}.db", model, f"{given.folder}/{model}.csv") for model in FIELDS]
     imports = [["sqlite3", database, CREATE[model], f".import --csv --skip 1 '{file}' {model}"]
                for database, model, file in tables]
@@ -446,7 +448,8 @@ def compare_bulk(args: argparse.Namespace, rows: int = 320_000) -> list[Line]:
         given.line("JSON Lines of the same records", bases=(OURS,), suffix="jsonl"),
         given.line("a JSON array of the same records", bases=(OURS,), suffix="json"),
         given.line("with `--log-file`", "--log-file", "log.txt", bases=(OURS,)),
-        Input(args, users, 0, shares=models).line(good_users),
+        first,
+        both._replace(rows=users, before=first.commands),  # half of its file is stored already
         Input(args, users, 1, shares=models).line(f"{users:,} users, all bad", bases=(good_users,)),
         Input(args, users, 1, shares=models, one_email="yes").line(f"{users:,} users, one e-mail", bases=(good_users,)),
     ]
