@@ -9,12 +9,14 @@ import json
 import os
 import random
 import re
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+import traceback
 import tracemalloc
 import urllib.error
 import urllib.request
@@ -293,6 +295,27 @@ def test_a_bad_record_is_rejected_though_its_database_fails(databases):
         shop.insert("users", ANN)
         with out_of_order(databases, "users"):
             assert shop.insert("users", {"id": "x", "name": "", "email": ""}).verdict == "rejected"
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signal can be sent to a thread here")
+def test_an_interrupted_call_stores_nothing_and_the_next_one_works(databases):
+    caller = threading.get_ident()
+
+    def interrupt() -> None:
+        """Send SIGINT to the caller once it is inside the program."""
+        wait_until(lambda: "in insert\n" in "".join(traceback.format_stack(sys._current_frames()[caller])))
+        signal.pthread_kill(caller, signal.SIGINT)
+
+    record = {**ANN, "id": 2, "email": "bo@example.com"}
+    with program.open_databases(databases.place, busy_timeout=60) as shop:
+        shop.insert("users", ANN)
+        with out_of_order(databases, "users"), pytest.raises(KeyboardInterrupt):
+            (thread := threading.Thread(target=interrupt)).start()
+            shop.insert("users", record)
+        thread.join()
+        assert shop.find("users", 2) is None
+        assert shop.insert("users", record).verdict == "inserted"
+    assert databases.rows("users") == [tuple(ANN.values()), tuple(record.values())]
 
 
 def test_a_database_that_is_none_fails_until_it_is_put_right(sqlite):
