@@ -37,7 +37,6 @@ import argparse
 import codecs
 import contextlib
 import csv
-import enum
 import errno
 import functools
 import gc
@@ -72,7 +71,7 @@ T = TypeVar("T")
 # What is stored.  The only place that names a model or a field: all the rest follows from these declarations.
 
 
-class Kind(enum.Enum):
+class Kind:
     """What a field holds, as --help says it; RULES says how it is checked, the storages how it is stored."""
 
     ID = "whole number from 1 to 2^63-1, unique"
@@ -87,7 +86,7 @@ class Field(NamedTuple):
     """A field of a schema: `unique` texts are compared by `unique_key`; `references` names another table."""
 
     name: str
-    kind: Kind
+    kind: str                               # one of Kind
     unique: bool = False
     references: str | None = None
 
@@ -405,7 +404,7 @@ def positions_of(wanted: Collection[object], values: Iterable[object]) -> Iterat
 
 _convert_whole = functools.partial(_convert_number, number=int, plain=b"0123456789")
 _convert_price = functools.partial(_convert_number, number=float, plain=b"0123456789.", longest=DIGITS_MAX)
-RULES: dict[Kind, tuple[Callable, Callable]] = {
+RULES: dict[str, tuple[Callable, Callable]] = {
     Kind.ID: (_judge_whole, _convert_whole),
     Kind.COUNT: (_judge_whole, _convert_whole),
     Kind.REFERENCE: (functools.partial(_judge_whole, lowest=-WHOLE_MAX), _convert_whole),
@@ -431,8 +430,10 @@ def check_columns(schema: Schema, columns: Sequence[Sequence[object]], are_texts
             known = {text: judge(field.name, text) for text in set(values)}     # 35 ns a value instead of 100
             converted = list(map(known.__getitem__, values))
             odd = positions_of({text for text, found in known.items() if isinstance(found, Problem)}, values)
-        else:
+        elif len(values) > 1:
             converted, odd = convert(values, kinds)
+        else:                               # to judge a single one takes half the time
+            converted, odd = [*values], (0,)
         for position in odd:
             found = judge(field.name, values[position])
             converted[position] = None if isinstance(found, Problem) else found
@@ -1691,7 +1692,7 @@ class Batch:
         self.clashes: dict[int, list[Problem]] = {}
         self.unsettled: dict[int, str] = {}
         self.verdicts: dict[int, str] = {}              # by position, where it is not INSERTED
-        self.counts: Counter[str] = Counter()           # of the verdicts, once it is answered
+        self.counts: Counter[str]                       # of the verdicts, once it is answered
         self.failure: str | None = None
         self.transaction = 0                # its number in its database
         self.began_at = self.ended_at = time.perf_counter()
@@ -1717,7 +1718,7 @@ class Batch:
         for position, problems in self.clashes.items():
             self.problems.setdefault(position, []).extend(problems)
         self.verdicts.update(dict.fromkeys(self.problems, REJECTED))
-        self.counts.update(self.verdicts.values())
+        self.counts = Counter(self.verdicts.values())
         if inserted := self.size - len(self.verdicts):
             self.counts[INSERTED] = inserted
         self.ended_at = time.perf_counter()
@@ -2236,8 +2237,8 @@ def open_databases(place: str, *, busy_timeout: float = 30.0,
     return Databases(schemas, the_place, Watch())
 
 
-FLIGHT_RECORDS = 40_000             # records on their way to their verdicts at most
-FLIGHT_BATCHES = 256                # and their threads
+GROUP_RECORDS = 20_000              # records that share their transactions, of which two groups are on their way
+GROUP_BATCHES = 128                 # and their threads
 SINGLE_MAX = 1000                   # records of a model up to which each has a thread of its own
 START_S = 10                        # after which the main thread carries a batch whose thread has not begun
 SWITCH_S = 0.05                     # for which a thread computes before another one may: saves 4 %
@@ -2252,8 +2253,8 @@ class Loader:
         self.threads = 0                    # started so far
         self._databases, self._sources, self._report = databases, sources, report
         self._interrupts, self._batch_size, self._replaces = interrupts, batch_size, replaces
-        self._flight: deque[Batch] = deque()
-        self._records = 0                   # in flight
+        self._flight: deque[Batch] = deque()            # on their way, and how many of them and of their
+        self._new = self._new_records = 0               # records belong to the group that is not full yet
 
     def run(self) -> None:
         """Load everything; an interrupt ends the reading, and what was read is brought to its verdicts."""
@@ -2305,18 +2306,19 @@ class Loader:
         """Give a batch its ticket, then start its thread: the order is decided here and nowhere else."""
         self._databases.workers[batch.schema.table].submit(batch)
         self._flight.append(batch)
-        self._records += batch.size
+        self._new, self._new_records = self._new + 1, self._new_records + batch.size
         try:                                # half the cost of threading.Thread, which waits until it runs
             _thread.start_new_thread(self._databases.carry, (batch,))
             self.threads += 1
         except (RuntimeError, MemoryError):             # the system allows no more
             self._databases.check(batch)
-        if self._records < FLIGHT_RECORDS and len(self._flight) < FLIGHT_BATCHES:
+        if self._new_records < GROUP_RECORDS and self._new < GROUP_BATCHES:
             return
-        for source in self._sources:        # no more room: let all commit, and report the older half
+        for source in self._sources:        # let all commit, and report the group before, while they do
             self._databases.workers[source.schema.table].submit(COMMIT)
-        while self._records > FLIGHT_RECORDS // 2 or len(self._flight) > FLIGHT_BATCHES // 2:
+        while len(self._flight) > self._new:
             self._report_oldest()
+        self._new = self._new_records = 0
 
     def _report_oldest(self) -> None:
         batch, begin = self._flight.popleft(), time.monotonic()
@@ -2326,7 +2328,6 @@ class Loader:
                 self._databases.check(batch)
             if self._interrupts.patience.hurried():
                 self._databases.abort()
-        self._records -= batch.size
         self._report.add(batch)
 
 
@@ -2430,6 +2431,8 @@ class Section:
         self.seconds = time.monotonic() - self._begin
         self.counts.update(batch.counts)
         self.failure = self.failure or batch.failure or next(iter(batch.unsettled.values()), None)
+        if not batch.problems:
+            return
         kinds = Counter([tuple([(each.field, each.code, each.waits) for each in problems])
                          for problems in batch.problems.values()])
         for problems, count in kinds.items():
@@ -2476,13 +2479,16 @@ class Report:
             word: word for word in VERDICTS if word != REPLACED or options.replace or options.json}
         self.sections = {source.schema.table: Section(source, place.name(source.schema), self._words)
                          for source in sources}
-        self.counts: Counter[str] = Counter()           # of all records by verdict
+
+    @property
+    def counts(self) -> Counter[str]:
+        """All records reported so far, by verdict."""
+        return sum((section.counts for section in self.sections.values()), Counter())
 
     def add(self, batch: Batch) -> None:
         """Report an answered batch; those of a model come in input order."""
         section, options, text = self.sections[batch.schema.table], self._options, ""
         section.count(batch)
-        self.counts.update(batch.counts)
         self._watch.event(batch.name, section.name, batch.began_at, batch.ended_at, batch.name,
                           lines=f"{batch.line(0)}-{batch.line(batch.size - 1)}",
                           transaction=batch.transaction, **batch.counts)
@@ -2493,10 +2499,9 @@ class Report:
             self._log(section, batch, range(batch.size) if options.verbose else bad)
         is_short = section.counts.total() <= LISTED_MAX
         is_full = options.verbose or not options.verify and (options.json or is_short)
-        positions: Sequence[int] = range(batch.size) if is_full else bad
+        positions: Sequence[int] = () if options.quiet else range(batch.size) if is_full else bad
         if options.json:
-            lines = (json_line(section.describe(batch, position)) for position in positions)
-            text = "" if options.quiet else "".join(lines)
+            text = "".join(json_line(section.describe(batch, position)) for position in positions)
         else:
             if not (options.verbose or is_short):
                 bad_ones = [each for each in section.held if each[-1].verdict in (REJECTED, FAILED)]
@@ -2578,13 +2583,13 @@ class Report:
             return
         last, self._looked_at = self._looked_at, now
         sources = [section.source for section in self.sections.values()]
-        read, total = self.counts.total(), sum(source.total or 0 for source in sources)
-        words = [f"{read:,} rows", f"{read / elapsed_s:,.0f}/s",
-                 f"{self.counts[REJECTED]:,} {self._words[REJECTED]}"]
+        counts, total = self.counts, sum(source.total or 0 for source in sources)
+        words = [f"{counts.total():,} rows", f"{counts.total() / elapsed_s:,.0f}/s",
+                 f"{counts[REJECTED]:,} {self._words[REJECTED]}"]
         if total and all(source.total is not None for source in sources):       # else more may come by a pipe
             share = min(sum(source.done() for source in sources) / total, 1)
             left = f"{elapsed_s / max(share, 0.001) - elapsed_s:,.0f} s left"
-            words = [f"{share:.0%}", *words[:2], *[left] * bool(read), words[2]]
+            words = [f"{share:.0%}", *words[:2], *[left] * bool(counts), words[2]]
             if len("  ".join(words)) > BAR_COLUMNS:
                 del words[2]                # the rate
             if (size := min(BAR_COLUMNS - len("  ".join(words)) - 2, 10)) > 2:
@@ -2883,7 +2888,7 @@ class Interrupts:
 def build_parser(schemas: Sequence[Schema]) -> argparse.ArgumentParser:
     """Return the parser of the command line; each schema has the flag that names its input file."""
     rules = [f"  {'' if place else schema.table:10} {field.name:10} "
-             f"{field.kind.value.format(field.references)}{', unique ignoring case' * field.unique}"
+             f"{field.kind.format(field.references)}{', unique ignoring case' * field.unique}"
              for schema in schemas for place, field in enumerate(schema.fields)]
     parser = argparse.ArgumentParser(
         prog=f"python {os.path.basename(sys.argv[0])}", usage="%(prog)s [option ...]", allow_abbrev=False,

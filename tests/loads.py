@@ -76,8 +76,8 @@ threading.Thread.run = lambda thread: run_in_thread(thread.name, lambda: run_thr
 """
 # Little in flight, so that a load of some hundred records takes many transactions.
 SMALL_GROUPS = """
-assert program.FLIGHT_RECORDS and program.FLIGHT_BATCHES
-program.FLIGHT_RECORDS = program.FLIGHT_BATCHES = 40
+assert program.GROUP_RECORDS and program.GROUP_BATCHES
+program.GROUP_RECORDS = program.GROUP_BATCHES = 20
 """
 # Holds the insert worker of a model back where its {call}th transaction begins, until the file "go" is there.
 HOLD = """

@@ -270,7 +270,7 @@ def test_orders_without_databases_to_refer_to_are_rejected(databases, tmp_path):
 
 # Users fail when some of them are stored.
 USERS_FAIL = """
-program.FLIGHT_RECORDS = program.FLIGHT_BATCHES = 8
+program.GROUP_RECORDS = program.GROUP_BATCHES = 4
 real = program.{table}.begin
 def begin(self):
     begun = real(self)

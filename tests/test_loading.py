@@ -955,7 +955,7 @@ def test_threads_are_one_a_record_and_those_alive_at_once_are_bounded(here: Run,
     files, _ = write_load(tmp_path, "csv", made)
     here(*(word for model, path in files.items() for word in (f"--{model}", path)), "--batch-size", "1", "-q")
     assert len(alive) == 2 * 900
-    assert max(alive) <= 2 * distributed_inserts.FLIGHT_BATCHES  # some of them are about to end
+    assert max(alive) <= 4 * distributed_inserts.GROUP_BATCHES  # some of them are about to end
     assert threading.active_count() == before
 
 

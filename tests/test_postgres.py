@@ -244,7 +244,7 @@ def test_loaders_of_files_that_clash_store_no_duplicate(postgresql, tmp_path, at
 
 
 # Small transactions, so that there are many of them, and a verdict that is printed when it is known.
-MANY_COMMITS = "program.FLIGHT_RECORDS, program.FLIGHT_BATCHES = 40, 40"
+MANY_COMMITS = "program.GROUP_RECORDS, program.GROUP_BATCHES = 20, 20"
 
 
 def kill_loader(running: Running, databases: PostgresDatabases, chance: random.Random) -> None:

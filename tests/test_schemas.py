@@ -19,7 +19,8 @@ from loads import PROGRAM, imported
 program = imported()
 Field, Kind, Schema, SCHEMAS = program.Field, program.Kind, program.Schema, program.SCHEMAS
 # The kinds by the fields of the three models that have them.
-KINDS = {f"{schema.table}.{field.name}": f"Kind.{field.kind.name}" for schema in SCHEMAS for field in schema.fields}
+NAMES = {kind: f"Kind.{name}" for name, kind in vars(Kind).items()}
+KINDS = {f"{schema.table}.{field.name}": NAMES[field.kind] for schema in SCHEMAS for field in schema.fields}
 ID, REFERENCE, COUNT = KINDS["users.id"], KINDS["orders.user_id"], KINDS["orders.quantity"]
 TEXT, PRICE, EMAIL = KINDS["users.name"], KINDS["products.price"], KINDS["users.email"]
 # The one declaration: Python text, as it is put into a copy of the program.
