@@ -1850,47 +1850,31 @@ def _store(batch: Batch, positions: list[int], action: Callable[[list[int]], Non
 
 
 class Ids:
-    """A set of ids: as far as they grow, a range with holes, at a tenth of a set's time and memory."""
+    """Which ids were stored: a byte each, from the first one on; those far from it are not known here."""
 
     def __init__(self) -> None:
-        self._first = self._stop = 0        # all between them are in it but the holes, and some others
-        self._holes, self._others = set(), set()
+        self._first, self._is_stored = 0, bytearray()
 
     def add(self, ids: Sequence[int | None], gone: Collection[int]) -> None:
         """Take ids in, but those at the positions that are gone."""
-        first, count = ids[0], len(ids)
-        if first and first == (self._stop or first) and list(ids) == list(range(first, first + count)):
-            self._first, self._stop = self._first or first, first + count       # most are like that
-            self._holes.update(map(ids.__getitem__, gone))
-            return
-        stored = set(ids).difference(map(ids.__getitem__, gone)) - {None}
-        self._first = self._first or min(stored, default=0)
-        self._stop = self._stop or self._first
-        end = self._stop + 2 * count
-        self._others.update([id_ for id_ in stored if not self._stop <= id_ < end])
-        if near := stored - self._others:
-            self._holes.update(near.symmetric_difference(range(self._stop, max(near) + 1)))
-            self._stop = max(near) + 1
+        stored = [id_ for position, id_ in enumerate(ids) if position not in gone] if gone else ids
+        first = self._first = self._first or min(stored, default=0)
+        stop = first + min(max(stored, default=0) - first + 1, IDS_MAX)
+        self._is_stored.extend(bytes(max(stop - first - len(self._is_stored), 0)))
+        for id_ in stored:
+            if first <= id_ < stop:
+                self._is_stored[id_ - first] = 1
 
     def missing(self, ids: Iterable[int | None]) -> dict[int, int]:
         """Return those of the ids that are not in it, by position."""
-        first, stop, holes = self._first, self._stop, self._holes
-        missing = {position: id_ for position, id_ in enumerate(ids)
-                   if id_ is not None and (not first <= id_ < stop or id_ in holes)}
-        return {position: id_ for position, id_ in missing.items() if id_ not in self._others}
-
-
-class Question:
-    """A ticket that asks for the stored rows with some ids."""
-
-    def __init__(self, ids: Collection[int]) -> None:
-        self.ids, self.answered = ids, Gate()
-        self.rows: dict[int, tuple] = {}
-        self.failure: str | None = None
-        self.answer = self.answered.open
+        first, is_stored = self._first, self._is_stored
+        stop = first + len(is_stored)
+        return {position: id_ for position, id_ in enumerate(ids)
+                if id_ is not None and not (first <= id_ < stop and is_stored[id_ - first])}
 
 
 COMMIT, COMPLETE, CLOSE = "commit", "complete", "close"     # tickets that end a group, a model and a worker
+IDS_MAX = 1 << 25                   # ids of a model that are known without asking its database
 REJECTED_MAX = 500_000              # rejected records of a model whose lines are kept, at 100 bytes each
 
 
@@ -1927,30 +1911,37 @@ class InsertWorker:
         except (RuntimeError, MemoryError) as error:
             raise OSError(f"no thread could be started for {name}: {error}") from error
 
-    def call(self, ticket: Batch | Question) -> None:
-        """Have a ticket answered, from any thread: by this one, in the worker's stead, if nothing else waits.
+    def call(self, batch: Batch) -> None:
+        """Bring a batch to its verdicts, from any thread: by this one, in the worker's stead, if nothing waits.
 
         To wake another thread, and to be woken, can take as long as a commit.
         """
-        if not self._queue.empty() or self._turn.locked():
-            self.submit(ticket)
+        if self._queue.empty() and not self._turn.locked():
+            with self._in_turn():
+                self._serve(batch)
         else:
-            with self._turn:
-                try:
-                    self._serve(ticket)
-                except BaseException as error:          # Ctrl-C, in a program's main thread
-                    self._fail(error)
-                    self._commit()                      # answers those who share the transaction
-                    raise
-        ticket.answered.wait()
+            self.submit(batch)
+        batch.answered.wait()
 
     def find(self, ids: Collection[int]) -> dict[int, tuple]:
         """Return the committed rows with these ids, to any thread; raises StorageError."""
-        question = Question(ids)
-        self.call(question)
-        if question.failure:
-            raise StorageError(question.failure)
-        return question.rows
+        with self._in_turn():
+            self._commit()                  # it sees nothing that is not durable
+            table = self._opened()
+            return table.find_rows(ids) if table else {}
+
+    @contextlib.contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """Do what only one thread may do at a time; an error fails the open transaction."""
+        with self._turn:
+            try:
+                yield
+            except BaseException as error:              # also Ctrl-C, in a program's main thread
+                reason = self._fail(error)
+                self._commit()                          # answers who shares the transaction
+                if isinstance(error, Exception):
+                    raise StorageError(reason) from error
+                raise
 
     def missing(self, ids: Sequence[int | None]) -> dict[int, int]:
         """Return which of these ids are not stored, by position, to any thread once it is complete.
@@ -1970,11 +1961,8 @@ class InsertWorker:
             table.abort()
 
     def _run(self) -> None:
-        with self._turn:
-            try:
-                self._opened()
-            except Exception as error:
-                self._fail(error)
+        with contextlib.suppress(StorageError), self._in_turn():
+            self._opened()
         for ticket in iter(self._queue.get, CLOSE):
             with self._turn:
                 self._serve(ticket)
@@ -1982,14 +1970,12 @@ class InsertWorker:
         if self._table:
             self._table.close()
 
-    def _serve(self, ticket: Batch | Question | str) -> None:
+    def _serve(self, ticket: Batch | str) -> None:
         if isinstance(ticket, Batch):
             self._take(ticket)
-        if not isinstance(ticket, Batch) or self._serves and self._queue.empty():
+        if ticket in (COMMIT, COMPLETE) or self._serves and self._queue.empty():
             self._commit()
-        if isinstance(ticket, Question):                # it sees nothing that is not durable
-            self._look_up(ticket)
-        elif ticket is COMPLETE:
+        if ticket is COMPLETE:
             self.complete.open()
 
     def _opened(self) -> Any:
@@ -2047,10 +2033,10 @@ class InsertWorker:
         for position in sorted(batch.problems) if len(self.rejected) < REJECTED_MAX else ():
             self.rejected.setdefault(ids[position], batch.line(position))
         self.undecided.update(ids[position] for position in batch.unsettled)
-        if not batch.failure:               # whether an id of two records is stored will be asked
+        if not batch.failure:
             self._ids.add(ids, {*batch.problems, *batch.unsettled})
 
-    def _fail(self, error: BaseException, is_asked: bool = False) -> str:
+    def _fail(self, error: BaseException) -> str:
         """Fail the open transaction and, unless it serves, all that is to come; return the reason."""
         kind = "" if isinstance(error, StorageError) else f"{type(error).__name__}: "
         text = "interrupted" if self._was_aborted else kind + escape(str(error), 300)
@@ -2062,25 +2048,15 @@ class InsertWorker:
             self._table.close()
         self._table = self._begun_at = None
         self.failure = None if self._serves else reason
-        waited = []                         # behind it
-        with contextlib.suppress(queue.Empty):
+        with contextlib.suppress(queue.Empty):          # else each of those behind it would wait as long
             while self._serves:
-                waited.append(self._queue.get_nowait())
-        for ticket in waited:               # who asks may be answered by a table that is opened anew
-            if ticket is CLOSE or isinstance(ticket, Question) and not is_asked:
-                self.submit(ticket)
-                continue
-            ticket.failure = reason
-            ticket.answer()
+                ticket = self._queue.get_nowait()
+                if ticket is CLOSE:         # the last one
+                    self.submit(CLOSE)
+                    break
+                ticket.failure = reason
+                ticket.answer()
         return reason
-
-    def _look_up(self, question: Question) -> None:
-        try:
-            if table := self._opened():
-                question.rows = table.find_rows(question.ids)
-        except Exception as error:
-            question.failure = self._fail(error, is_asked=True)
-        question.answer()
 
 
 # ------------------------------------------------------------------------------------------------- Inserting
