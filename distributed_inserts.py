@@ -1912,7 +1912,7 @@ class InsertWorker:
             raise OSError(f"no thread could be started for {name}: {error}") from error
 
     def call(self, batch: Batch) -> None:
-        """Bring a batch to its verdicts, from any thread: by this one, in the worker's stead, if nothing waits.
+        """Bring a batch to its verdicts, from any thread: by this one, in its stead, if nothing waits.
 
         To wake another thread, and to be woken, can take as long as a commit.
         """
@@ -2213,7 +2213,7 @@ def open_databases(place: str, *, busy_timeout: float = 30.0,
     return Databases(schemas, the_place, Watch())
 
 
-GROUP_RECORDS = 20_000              # records that share their transactions, of which two groups are on their way
+GROUP_RECORDS = 20_000              # that share their transactions; two groups are on their way
 GROUP_BATCHES = 128                 # and their threads
 SINGLE_MAX = 1000                   # records of a model up to which each has a thread of its own
 START_S = 10                        # after which the main thread carries a batch whose thread has not begun
