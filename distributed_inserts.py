@@ -1665,9 +1665,12 @@ class Gate:
 
     def wait(self, timeout_s: float = -1) -> bool:
         """Block until it is open; return whether it is."""
+        if timeout_s < 0:
+            with self._lock:                # never left locked, whenever Ctrl-C comes: the next one passes too
+                return True
         is_open = self._lock.acquire(timeout=timeout_s)
         if is_open:
-            self._lock.release()            # the next one passes too
+            self._lock.release()
         return is_open
 
 
@@ -1873,6 +1876,16 @@ class Ids:
                 if id_ is not None and not (first <= id_ < stop and is_stored[id_ - first])}
 
 
+class Question:
+    """A ticket that asks for the stored rows with some ids."""
+
+    def __init__(self, ids: Collection[int]) -> None:
+        self.ids, self.answered = ids, Gate()
+        self.rows: dict[int, tuple] = {}
+        self.failure: str | None = None
+        self.answer = self.answered.open
+
+
 COMMIT, COMPLETE, CLOSE = "commit", "complete", "close"     # tickets that end a group, a model and a worker
 IDS_MAX = 1 << 25                   # ids of a model that are known without asking its database
 REJECTED_MAX = 500_000              # rejected records of a model whose lines are kept, at 100 bytes each
@@ -1911,37 +1924,29 @@ class InsertWorker:
         except (RuntimeError, MemoryError) as error:
             raise OSError(f"no thread could be started for {name}: {error}") from error
 
-    def call(self, batch: Batch) -> None:
-        """Bring a batch to its verdicts, from any thread: by this one, in its stead, if nothing waits.
+    def call(self, ticket: Batch | Question) -> None:
+        """Have a ticket answered, from any thread: by this one, in the worker's stead, if nothing else waits.
 
-        To wake another thread, and to be woken, can take as long as a commit.
+        To wake another thread, and to be woken, can take as long as a commit.  The main thread does not: its
+        signal handlers would meet a transaction that is half done.
         """
-        if self._queue.empty() and not self._turn.locked():
-            with self._in_turn():
-                self._serve(batch)
+        is_main = threading.current_thread() is threading.main_thread()
+        if not is_main and self._queue.empty() and self._turn.acquire(blocking=False):
+            try:
+                self._serve(ticket)
+            finally:
+                self._turn.release()
         else:
-            self.submit(batch)
-        batch.answered.wait()
+            self.submit(ticket)
+        ticket.answered.wait()
 
     def find(self, ids: Collection[int]) -> dict[int, tuple]:
         """Return the committed rows with these ids, to any thread; raises StorageError."""
-        with self._in_turn():
-            self._commit()                  # it sees nothing that is not durable
-            table = self._opened()
-            return table.find_rows(ids) if table else {}
-
-    @contextlib.contextmanager
-    def _in_turn(self) -> Iterator[None]:
-        """Do what only one thread may do at a time; an error fails the open transaction."""
-        with self._turn:
-            try:
-                yield
-            except BaseException as error:              # also Ctrl-C, in a program's main thread
-                reason = self._fail(error)
-                self._commit()                          # answers who shares the transaction
-                if isinstance(error, Exception):
-                    raise StorageError(reason) from error
-                raise
+        question = Question(ids)
+        self.call(question)
+        if question.failure:
+            raise StorageError(question.failure)
+        return question.rows
 
     def missing(self, ids: Sequence[int | None]) -> dict[int, int]:
         """Return which of these ids are not stored, by position, to any thread once it is complete.
@@ -1961,8 +1966,11 @@ class InsertWorker:
             table.abort()
 
     def _run(self) -> None:
-        with contextlib.suppress(StorageError), self._in_turn():
-            self._opened()
+        with self._turn:
+            try:
+                self._opened()
+            except Exception as error:
+                self._fail(error)
         for ticket in iter(self._queue.get, CLOSE):
             with self._turn:
                 self._serve(ticket)
@@ -1970,12 +1978,14 @@ class InsertWorker:
         if self._table:
             self._table.close()
 
-    def _serve(self, ticket: Batch | str) -> None:
+    def _serve(self, ticket: Batch | Question | str) -> None:
         if isinstance(ticket, Batch):
             self._take(ticket)
-        if ticket in (COMMIT, COMPLETE) or self._serves and self._queue.empty():
+        if not isinstance(ticket, Batch) or self._serves and self._queue.empty():
             self._commit()
-        if ticket is COMPLETE:
+        if isinstance(ticket, Question):                # it sees nothing that is not durable
+            self._look_up(ticket)
+        elif ticket is COMPLETE:
             self.complete.open()
 
     def _opened(self) -> Any:
@@ -2036,7 +2046,7 @@ class InsertWorker:
         if not batch.failure:
             self._ids.add(ids, {*batch.problems, *batch.unsettled})
 
-    def _fail(self, error: BaseException) -> str:
+    def _fail(self, error: Exception, is_asked: bool = False) -> str:
         """Fail the open transaction and, unless it serves, all that is to come; return the reason."""
         kind = "" if isinstance(error, StorageError) else f"{type(error).__name__}: "
         text = "interrupted" if self._was_aborted else kind + escape(str(error), 300)
@@ -2048,15 +2058,25 @@ class InsertWorker:
             self._table.close()
         self._table = self._begun_at = None
         self.failure = None if self._serves else reason
-        with contextlib.suppress(queue.Empty):          # else each of those behind it would wait as long
+        waited = []                         # behind it
+        with contextlib.suppress(queue.Empty):
             while self._serves:
-                ticket = self._queue.get_nowait()
-                if ticket is CLOSE:         # the last one
-                    self.submit(CLOSE)
-                    break
-                ticket.failure = reason
-                ticket.answer()
+                waited.append(self._queue.get_nowait())
+        for ticket in waited:               # who asks may be answered by a table that is opened anew
+            if ticket is CLOSE or isinstance(ticket, Question) and not is_asked:
+                self.submit(ticket)
+                continue
+            ticket.failure = reason
+            ticket.answer()
         return reason
+
+    def _look_up(self, question: Question) -> None:
+        try:
+            if table := self._opened():
+                question.rows = table.find_rows(question.ids)
+        except Exception as error:
+            question.failure = self._fail(error, is_asked=True)
+        question.answer()
 
 
 # ------------------------------------------------------------------------------------------------- Inserting
@@ -2077,7 +2097,7 @@ class Databases:
         self.schemas, self._place, self._watch = schemas, place, watch
         self._sources = {source.schema.table: source for source in sources or ()}
         self.workers: dict[str, InsertWorker] = {}
-        self._calls, self._is_closed, self._turns = 0, False, threading.Condition()     # which guards both
+        self._calls, self._is_closed = set(), False     # calls in progress: one enters before it looks
         serves = sources is None
         written = [schema for schema in schemas if serves or schema.table in self._sources]
         parents = {table for schema in written for table in schema.references.values()}
@@ -2105,35 +2125,37 @@ class Databases:
         same time share a commit.  After a failure the next call opens the database again.
         Raises ValueError for an unknown model, RuntimeError after closing.
         """
-        with self._serving(model) as worker:
+        worker, call = self._find_worker(model), object()
+        try:
+            self._enter(call)
             cells, unread = record_cells(worker.schema, record)
             batch = Batch(worker.schema, Block(cells, [1], tuple, unread), range(1), 1, replace)
             self.check(batch)
             worker.call(batch)
             return batch.outcome(0)
+        finally:
+            self._calls.discard(call)
 
     def find(self, model: str, id: int) -> dict[str, object] | None:
         """Return the stored record, or None; raises ValueError for an unknown model, StorageError."""
-        with self._serving(model) as worker:
+        worker, call = self._find_worker(model), object()
+        try:
+            self._enter(call)
             number = _judge_whole("id", id)
             rows = {} if isinstance(number, Problem) else worker.find([number])
             return dict(zip(worker.schema.names, rows[number])) if rows else None
+        finally:
+            self._calls.discard(call)
 
-    @contextlib.contextmanager
-    def _serving(self, model: str) -> Iterator[InsertWorker]:
-        """Give a model's worker for a call, for which `close` waits."""
+    def _find_worker(self, model: str) -> InsertWorker:
         if model not in self.workers:
             raise ValueError(f"{format_value(model)} is no model; there are {', '.join(self.workers)}")
-        with self._turns:
-            if self._is_closed:
-                raise RuntimeError("the databases are closed")
-            self._calls += 1
-        try:
-            yield self.workers[model]
-        finally:
-            with self._turns:
-                self._calls -= 1
-                self._turns.notify_all()
+        return self.workers[model]
+
+    def _enter(self, call: object) -> None:
+        self._calls.add(call)
+        if self._is_closed:
+            raise RuntimeError("the databases are closed")
 
     def carry(self, batch: Batch) -> None:
         """Bring a batch that has its ticket to its verdicts; a batch's thread runs it."""
@@ -2191,9 +2213,9 @@ class Databases:
 
     def close(self) -> None:
         """Answer everybody who waits, and close the databases."""
-        with self._turns:
-            self._is_closed = True
-            self._turns.wait_for(lambda: not self._calls)
+        self._is_closed = True
+        while self._calls:                  # not a Condition: Ctrl-C in its Python code leaves it locked
+            time.sleep(CLOSE_POLL_S)
         for worker in self.workers.values():
             worker.submit(CLOSE)
         for worker in self.workers.values():
@@ -2215,6 +2237,7 @@ def open_databases(place: str, *, busy_timeout: float = 30.0,
 
 GROUP_RECORDS = 20_000              # that share their transactions; two groups are on their way
 GROUP_BATCHES = 128                 # and their threads
+CLOSE_POLL_S = 0.005                # between two looks at whether all calls are answered
 SINGLE_MAX = 1000                   # records of a model up to which each has a thread of its own
 START_S = 10                        # after which the main thread carries a batch whose thread has not begun
 SWITCH_S = 0.05                     # for which a thread computes before another one may: saves 4 %
