@@ -1930,7 +1930,7 @@ class InsertWorker:
         To wake another thread, and to be woken, can take as long as a commit.  The main thread does not: its
         signal handlers would meet a transaction that is half done.
         """
-        is_main = threading.get_ident() == threading.main_thread().ident        # asks no thread to be known
+        is_main = threading.get_ident() == threading.main_thread().ident        # current_thread() would list it
         if not is_main and self._queue.empty() and self._turn.acquire(blocking=False):
             try:
                 self._serve(ticket)
