@@ -59,13 +59,12 @@ import unicodedata
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 if sys.version_info < (3, 10):
     raise SystemExit("distributed_inserts needs Python 3.10 or later; this is " + sys.version.split()[0])
 
 __version__ = "2.0.0"
-T = TypeVar("T")
 
 # ---------------------------------------------------------------------------------------------------- Schemas
 # What is stored.  The only place that names a model or a field: all the rest follows from these declarations.
@@ -266,11 +265,10 @@ class Numeral(str):
 def _judge_number(field: str, value: object, pattern: re.Pattern[str], code: str) -> str | Problem:
     """Return the text by which a number is judged, or why it is none."""
     text = value.strip() if isinstance(value, str) else ""
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        text = str(min(max(int(value), -10**400), 10**400))     # str() of 5,000 digits raises
-    elif isinstance(value, numbers.Number) and not isinstance(value, bool):
-        try:                                                    # a Decimal is no Real
-            text = repr(float(value)) if isinstance(value, numbers.Real) else str(value)
+    if isinstance(value, numbers.Number) and not isinstance(value, bool):
+        try:                                    # str() of 5,000 digits raises; a Decimal is no Real
+            text = str(min(max(int(value), -10**400), 10**400) if isinstance(value, numbers.Integral) else
+                       float(value) if isinstance(value, numbers.Real) else value)
         except OverflowError:                                   # a fraction
             text = "1e999"
     if pattern.fullmatch(text):
@@ -289,8 +287,7 @@ def _judge_whole(field: str, value: object, lowest: int = 1) -> int | Problem:
     text = _judge_number(field, value, WHOLE, "not_integer")
     if isinstance(text, Problem):
         return text
-    digits = text.partition(".")[0].lstrip("-0") or "0"
-    number = int(digits) if len(digits) <= 19 else WHOLE_MAX + 1
+    number = int(text.partition(".")[0].lstrip("-0")[:20] or 0)     # more digits would not change the answer
     number = -number if text.startswith("-") else number
     if number < lowest and lowest == 1:
         return Problem(field, "not_positive", value)
@@ -448,18 +445,14 @@ def malformed(detail: str, value: object = None) -> Problem:
     return Problem(None, "malformed", value, detail)
 
 
-def not_an_object(value: object) -> Problem:
-    """Return the problem of what is no record at all."""
-    return malformed(f"{format_value(value)} is not an object with named fields", value)
-
-
 def record_cells(schema: Schema, record: object) -> tuple[list[list], dict[int, Problem]]:
     """Return a record as columns of one value, and what is wrong with it if it is no mapping."""
     try:
         names = set(record.keys())              # a sqlite3.Row is no Mapping, but has keys
         return [[record[name] if name in names else None] for name in schema.names], {}
     except Exception:                           # whatever it is
-        return [[None]] * len(schema.names), {0: not_an_object(record)}
+        what = f"{format_value(record)} is not an object with named fields"
+        return [[None]] * len(schema.names), {0: malformed(what, record)}
 
 
 def validate_record(schema: Schema, record: Mapping[str, object]) -> list[Problem]:
@@ -583,22 +576,15 @@ def _keep_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
 codecs.register_error("keep_bytes", _keep_bytes)
 
 
-class Pipe(io.RawIOBase):
+class Pipe(io.FileIO):
     """What may block, read without blocking for long: a signal just before a read is heard, too."""
 
-    def __init__(self, file: io.BufferedReader) -> None:
-        self._file = file
-
-    def readable(self) -> bool:
-        """Return that it is."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: Any) -> int | None:
         """Read what is there into the buffer; return how many bytes."""
         import select                       # only here
-        while os.name == "posix" and not select.select([self._file], [], [], PIPE_POLL_S)[0]:
+        while os.name == "posix" and not select.select([self], [], [], PIPE_POLL_S)[0]:
             pass
-        return self._file.raw.readinto(buffer)
+        return super().readinto(buffer)
 
 
 class Block(NamedTuple):
@@ -625,24 +611,26 @@ class Source:
 
     unit, abort = "line", None
 
-    def __init__(self, schema: Schema, path: str, encoding: str | None = None, text: str | None = None,
-                 schemas: Sequence[Schema] = ()) -> None:
+    def __init__(self, schema: Schema, path: str, encoding: str | None = None,
+                 text: str | None = None) -> None:
         self.schema, self.encoding, self.bom, self.header = schema, encoding or "utf-8", b"", ""
         self.name, self.delimiter, self.format = "standard input" if path == "-" else path, ",", "csv"
         self._quoted = escape(shlex.quote(path))        # in a command
         self.notices: list[str] = []
         self.cut: str | None = None
         self.is_file, self.total = text is None, None   # in bytes
-        self._schemas, self._extra, self._is_checked = schemas, [], False
+        self._extra, self._is_checked = [], False
         self._places = {name.casefold(): place for place, name in enumerate(schema.names)}
         self._line, self._column = 1 if text is None else 0, 0  # of a text counted from below its header
         self._bytes = io.BufferedReader(io.BytesIO(text.encode())) if text is not None else open(
             0 if path == "-" else path, "rb", BLOCK_CHARS, closefd=path != "-")
         self.close, self.done = self._bytes.close, self._bytes.tell     # how many of the `total` are read
         if text is None:
-            status = os.fstat(self._bytes.fileno())
-            self.total = status.st_size if stat.S_ISREG(status.st_mode) else None
-            self._bytes = self._bytes if self.total is not None else io.BufferedReader(Pipe(self._bytes))
+            status = os.fstat(number := self._bytes.fileno())
+            if stat.S_ISREG(status.st_mode):
+                self.total = status.st_size
+            else:
+                self._bytes = io.BufferedReader(Pipe(number, closefd=False))
         try:
             self._text = self._open_text()
             blocks = self._read_any(self._text.read(BLOCK_CHARS))
@@ -731,11 +719,9 @@ class Source:
         """Return the next whole lines, "" at the end; of a line above RECORD_MAX only its beginning."""
         text = self._text.read(size) if text is None else text
         if text and not text.endswith("\n"):
-            more = self._text.readline(RECORD_MAX)
-            text += more
-            while len(more) == RECORD_MAX and not more.endswith("\n"):
-                more = self._text.readline(RECORD_MAX)
-            text += "\n" if more.endswith("\n") and not text.endswith("\n") else ""
+            text += self._text.readline(RECORD_MAX)
+            while not text.endswith(("\n", "\r")) and (more := self._text.readline(RECORD_MAX)):
+                text += "\n" * more.endswith(("\n", "\r"))
         return text
 
     # CSV
@@ -772,7 +758,7 @@ class Source:
         wrong += [f"the column {name} twice" for name in self._places if names.count(name) > 1]
         if not wrong:
             return
-        for other in self._schemas:
+        for other in SCHEMAS:
             if other is not self.schema and set(names) >= {name.casefold() for name in other.names}:
                 wrong = [f"the columns of {other.table} (load it with --{other.table})"]
         import difflib                      # only here: it takes a millisecond of the start
@@ -813,12 +799,12 @@ class Source:
         return list(io.StringIO(text, newline=""))      # cut at \n, \r\n and \r
 
     def _show_quotes(self, text: str) -> str:
-        """Return a text with spaces, which csv skips, for other white space before an opening quote."""
+        """Return a text without white space before an opening quote that csv does not skip."""
         if "\t" not in text and "\xa0" not in text:
             return text
         spaces, comma = " \xa0" if self.delimiter == "\t" else " \t\xa0", re.escape(self.delimiter)
         hidden = rf'(?m)(?:^|(?<={comma}))[{spaces}]+(?="[^"{comma}\r\n])'
-        return re.sub(hidden, lambda match: " " * len(match[0]), text)
+        return re.sub(hidden, "", text)
 
     def _rows_block(self, rows: Sequence[tuple[list[str] | Problem, int, int]], lines: Sequence[str],
                     is_short: bool) -> Iterator[Block]:
@@ -1004,14 +990,14 @@ class Source:
         if list(names) != list(names.values()):
             values = [_make_object([(names[key], cell) for key, cell in value.items()])
                       if type(value) is dict else value for value in values]
-        unread = {position: value if isinstance(value, Problem) else not_an_object(value)
+        unread = {position: value if isinstance(value, Problem) else record_cells(self.schema, value)[1][0]
                   for position, value in enumerate(values) if type(value) is not dict}
         for position in unread:
             values[position] = {}
         found = set(names.values())
         if not self._is_checked:            # looked at once, as a header is
             self._is_checked = True
-            fits_other = any({name.casefold() for name in other.names} <= found for other in self._schemas)
+            fits_other = any({name.casefold() for name in other.names} <= found for other in SCHEMAS)
             if (fits_other or {"pk", "fields"} <= found) and not self._places.keys() <= found:
                 self._check_names(list(names), "the objects have")
         self._extra += [key for key, name in names.items()
@@ -1071,7 +1057,7 @@ class Patience:
         """Return whether an interrupt came more than a second ago."""
         return time.monotonic() - self.interrupted_at >= 1
 
-    def insist(self, name: str, attempt: Callable[..., T], *values: object) -> T:
+    def insist(self, name: str, attempt: Callable[..., Any], *values: object) -> Any:
         """Return what the attempt returns, made again while it raises LockedError; raises StorageError."""
         begin = time.monotonic()
         try:
@@ -1504,18 +1490,11 @@ class PostgresPlace:
         """Return the table, made if it is missing and it `writes`, else None where there is none."""
         import concurrent.futures           # only here
         settings = {name: value.replace("{model}", schema.table) for name, value in self._settings.items()}
-        answer = concurrent.futures.Future()
-
-        def connect() -> None:
-            """Open and check the table."""
-            try:
-                table = PostgresTable(schema, self.name(schema), self._patience, settings)
-                answer.set_result(table.opened(writes))
-            except Exception as error:      # for the thread that waits
-                answer.set_exception(error)
-
         # Nothing interrupts libpq while it connects: the thread that does it is left behind instead.
-        threading.Thread(target=connect, daemon=True).start()
+        pool = concurrent.futures.ThreadPoolExecutor(1)
+        answer = pool.submit(lambda: PostgresTable(
+            schema, self.name(schema), self._patience, settings).opened(writes))
+        pool.shutdown(wait=False)
         while not concurrent.futures.wait([answer], 0.05).done:
             if self._patience.hurried():
                 raise StorageError("interrupted while it was opened")
@@ -1685,9 +1664,7 @@ class Batch:
     def __init__(self, schema: Schema, block: Block, part: range, first: int, replaces: bool = False) -> None:
         """`part` are its positions in the block, `first` is the number of its first record in the input."""
         self.schema, self.block, self.part, self.replaces = schema, block, part, replaces
-        self.size, self.cells = len(part), block.columns
-        if self.size < len(block.lines):
-            self.cells = [column[part.start:part.stop] for column in block.columns]
+        self.size, self.cells = len(part), [column[part.start:part.stop] for column in block.columns]
         self.name = f"{schema.table}#{first}" + (f"-{first + self.size - 1}" if self.size > 1 else "")
         self.columns: list[list] = []                   # to store, see `check_columns`
         self.keys: dict[int, list[str]] = {}            # the unique keys by place, "" where there is none
@@ -1903,7 +1880,6 @@ class InsertWorker:
                  is_parent: bool) -> None:
         self.schema, self.name = schema, name
         self.complete = Gate()   # all of this load's records are stored, or will not be
-        self.cut: str | None = None         # why not all of them were read
         self.failure: str | None = None
         self.is_absent = self._was_aborted = False      # there is no such table, and none is made
         self.rejected: dict[int, int] = {}  # of a parent's records, by id, the lines of the rejected ones,
@@ -1930,7 +1906,7 @@ class InsertWorker:
         To wake another thread, and to be woken, can take as long as a commit.  The main thread does not: its
         signal handlers would meet a transaction that is half done.
         """
-        is_main = threading.get_ident() == threading.main_thread().ident        # current_thread() would list it
+        is_main = threading.get_ident() == threading.main_thread().ident   # current_thread() lists it
         if not is_main and self._queue.empty() and self._turn.acquire(blocking=False):
             try:
                 self._serve(ticket)
@@ -2008,7 +1984,7 @@ class InsertWorker:
         try:
             table = self._opened()
             if self._begun_at is None:
-                began_at = self._watch.now()
+                began_at = time.perf_counter()
                 table.begin()               # here a lock is waited for
                 self._begun_at = began_at
             settle(batch, table)
@@ -2024,11 +2000,10 @@ class InsertWorker:
                 with self._watch.span("commit", self.name):
                     self._table.commit()
                 self.transactions += 1
-                self._begun_at = None
         except Exception as error:
             self._fail(error)
             began_at = None
-        self._group = []
+        self._group, self._begun_at = [], None
         for batch in group:
             batch.answer()
             self._remember(batch)
@@ -2160,7 +2135,7 @@ class Databases:
     def carry(self, batch: Batch) -> None:
         """Bring a batch that has its ticket to its verdicts; a batch's thread runs it."""
         try:
-            batch.began_at = self._watch.now()
+            batch.began_at = time.perf_counter()
             self.check(batch)
             batch.answered.wait()
         except Exception:                   # whatever it was, the batch is ready after this
@@ -2188,9 +2163,10 @@ class Databases:
 
     def _look_up(self, batch: Batch, place: int, parent: InsertWorker) -> None:
         """Find the references of one field that do not exist, in what the load stored and in the database."""
-        ids, name, reason = batch.columns[place], batch.schema.names[place], parent.cut
+        ids, name = batch.columns[place], batch.schema.names[place]
+        source = self._sources.get(parent.schema.table)
         try:
-            missing = parent.missing(ids)
+            missing, reason = parent.missing(ids), source and source.cut
         except StorageError as error:       # all: a later order must not take the id of an undecided one
             missing, reason = dict(enumerate(ids)), str(error)
         for position, id_ in missing.items():
@@ -2201,7 +2177,7 @@ class Databases:
             if parent.is_absent:
                 where += f": there is no {where}{self._place.where}"
             elif line is not None:
-                where += f" ({self._sources[parent.schema.table].place(line)} was rejected)"
+                where += f" ({source.place(line)} was rejected)"
             value, waits = batch.cells[place][position], line is not None
             batch.problems.setdefault(position, []).append(
                 Problem(name, "no_such_reference", value, where, waits))
@@ -2238,7 +2214,7 @@ def open_databases(place: str, *, busy_timeout: float = 30.0,
 GROUP_RECORDS = 20_000              # that share their transactions; two groups are on their way
 GROUP_BATCHES = 128                 # and their threads
 CLOSE_POLL_S = 0.005                # between two looks at whether all calls are answered
-SINGLE_MAX = 1000                   # records of a model up to which each has a thread of its own
+SINGLE_MAX = 1000                   # records of a model up to which each has its own thread and is listed
 START_S = 10                        # after which the main thread carries a batch whose thread has not begun
 SWITCH_S = 0.05                     # for which a thread computes before another one may: saves 4 %
 STACK_BYTES = 1 << 18               # of such a thread: 3,000 start and end in 0.9 instead of 1.2 s
@@ -2257,16 +2233,14 @@ class Loader:
 
     def run(self) -> None:
         """Load everything; an interrupt ends the reading, and what was read is brought to its verdicts."""
-        previous = threading.stack_size(STACK_BYTES), sys.getswitchinterval()
-        sys.setswitchinterval(SWITCH_S)
-        try:
+        with contextlib.ExitStack() as stack:           # puts back what it was
+            stack.callback(threading.stack_size, threading.stack_size(STACK_BYTES))
+            stack.callback(sys.setswitchinterval, sys.getswitchinterval())
+            sys.setswitchinterval(SWITCH_S)
             for level in find_levels(self._databases.schemas):
                 self._read_level([source for source in self._sources if source.schema in level])
             while self._flight:
                 self._report_oldest()
-        finally:
-            threading.stack_size(previous[0])
-            sys.setswitchinterval(previous[1])
 
     def _read_level(self, sources: Sequence[Any]) -> None:
         """Read the sources in turns, a batch of each, until all have ended."""
@@ -2284,9 +2258,7 @@ class Loader:
                 turns.append((source, batches))
                 self._start(batch)
             else:
-                worker = self._databases.workers[source.schema.table]
-                worker.cut = source.cut
-                worker.submit(COMPLETE)
+                self._databases.workers[source.schema.table].submit(COMPLETE)
 
     def _batches(self, source: Any) -> Iterator[Batch]:
         """Yield the records of a source: one a batch up to SINGLE_MAX, of more as they were read."""
@@ -2333,8 +2305,7 @@ class Loader:
 # ---------------------------------------------------------------------------------------- Reporting
 # All printing, and the files of rejected records.  The main thread alone runs it, on answered batches.
 
-LISTED_MAX = 1000                   # records of a model up to which each is listed; of more only
-REJECTED_LISTED_MAX = 5             # so many that were not stored
+REJECTED_LISTED_MAX = 5             # of a model's records that are not listed each
 CELL_WIDTH = 40                     # of a listed record
 LINE_END = re.compile("\r\n?|\n")
 PROGRESS_S = 0.1                    # between two looks at how far it is
@@ -2440,18 +2411,14 @@ class Section:
                 reasons = {"only waits for a rejected parent"}
             self.why.update(dict.fromkeys(sorted(reasons), count))
         if self._tells_bytes and any("bad_text" in problem for problems in kinds for problem in problems):
-            self._tell_bytes(batch)
-
-    def _tell_bytes(self, batch: Batch) -> None:
-        """Note the first byte of a file that is no text."""
-        for position, problems in batch.problems.items():
-            for problem in problems if self._tells_bytes else ():
-                if problem.detail.startswith("the byte"):
-                    self._tells_bytes, encoding = False, self.source.encoding.upper()
-                    way_out = "if the file comes from Windows, load it with --encoding cp1252" if (
-                        encoding == "UTF-8") else "load it with another --encoding"
-                    place = self.source.place(batch.line(position))
-                    self.source.notices.append(f"{place}: {problem.detail[:13]} is not {encoding}: {way_out}")
+            found = [(batch.line(position), problem.detail) for position, problems in batch.problems.items()
+                     for problem in problems if problem.detail.startswith("the byte")]
+            for line, detail in found[:1]:
+                self._tells_bytes, encoding = False, self.source.encoding.upper()
+                way_out = "if the file comes from Windows, load it with --encoding cp1252" if (
+                    encoding == "UTF-8") else "load it with another --encoding"
+                self.source.notices.append(
+                    f"{self.source.place(line)}: {detail[:13]} is not {encoding}: {way_out}")
 
     def describe(self, batch: Batch, position: int) -> dict[str, Any]:
         """Return what a line of JSON says of a record."""
@@ -2496,7 +2463,7 @@ class Report:
             self._rejects.add(section, batch)
         if self._watch.is_logging:
             self._log(section, batch, range(batch.size) if options.verbose else bad)
-        is_short = section.counts.total() <= LISTED_MAX
+        is_short = section.counts.total() <= SINGLE_MAX
         is_full = options.verbose or not options.verify and (options.json or is_short)
         positions: Sequence[int] = () if options.quiet else range(batch.size) if is_full else bad
         if options.json:
@@ -2508,7 +2475,7 @@ class Report:
                 positions = positions[:REJECTED_LISTED_MAX - len(section.held)]
             section.held += [([column[position] for column in batch.cells], section.source.place(
                 batch.line(position)), batch.outcome(position)) for position in positions]
-            if options.verbose and len(section.held) > LISTED_MAX:
+            if options.verbose and len(section.held) > SINGLE_MAX:
                 text, section.held = self._list(section, section.held) + "\n", []
         if text:
             self._out.write(text)
@@ -2620,10 +2587,9 @@ class Rejects:
         with contextlib.suppress(FileNotFoundError), open(self._errors_path, "rb") as file:
             if b'{"model":'.startswith(file.read(9)):   # ours, or empty
                 age = os.fstat(file.fileno()).st_mtime_ns
-        paths = [self._errors_path]
-        for table in (schema.table for schema in SCHEMAS):
-            paths += [os.path.join(folder, table + end) for end in (".csv", ".json", ".jsonl")]
-        self._old = [path for path in paths if os.path.lexists(path)]
+        names = [each.table + end for each in SCHEMAS for end in (".csv", ".json", ".jsonl")]
+        paths = [self._errors_path, *(os.path.join(folder, name) for name in names)]
+        self._old = list(filter(os.path.lexists, paths))
         for path in self._old:              # of all models: errors.jsonl gets younger than all
             if os.stat(path).st_mtime_ns > age:
                 raise ValueError(f"{escape(path)} is no rejects file, or was edited since it was written:"
@@ -2683,8 +2649,6 @@ TRACE_HEAD = '{"displayTimeUnit":"ms","otherData":{"made by":"distributed_insert
 class Watch:
     """A log, and a timeline (Chrome trace format: a process a database, a row a thread, times in µs)."""
 
-    now = staticmethod(time.perf_counter)
-
     def __init__(self, log_file: str | None = None, trace_file: str | None = None,
                  databases: Sequence[str] = ()) -> None:
         """Raises OSError if a file cannot be written, ValueError if the timeline's is none of ours."""
@@ -2719,9 +2683,9 @@ class Watch:
     @contextlib.contextmanager
     def span(self, name: str, database: str, work: str | None = None) -> Iterator[None]:
         """Put what happens inside on the timeline."""
-        begin = self.now()
+        begin = time.perf_counter()
         yield
-        self.event(name, database, begin, self.now(), work)
+        self.event(name, database, begin, time.perf_counter(), work)
 
     def log(self, level: str, database: str, text: str, work: str | None = None) -> None:
         """Write a line into the log: `work` is the thread that it is about, if not this one."""
@@ -2736,7 +2700,7 @@ class Watch:
     def transaction(self, database: str, number: int, group: Sequence[Batch], begin: float) -> None:
         """Tell of a transaction that was committed."""
         if self._log or self._trace:
-            counts, end = sum((batch.counts for batch in group), Counter()), self.now()
+            counts, end = sum((batch.counts for batch in group), Counter()), time.perf_counter()
             details = {"first": group[0].name, "last": group[-1].name}
             details |= {verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]}
             self.event(f"transaction {number}", database, begin, end, **details)
@@ -2858,7 +2822,8 @@ class Interrupts:
     """SIGINT and SIGTERM during a load: the first one ends the reading, a second one the process."""
 
     def __init__(self, patience: Patience, stack: contextlib.ExitStack) -> None:
-        self.patience, self.number, self._is_reading, self._abort = patience, None, False, None
+        self.patience, self.number = patience, None
+        self._end_reading: Callable[..., object] | None = None          # while there is any
         if threading.current_thread() is threading.main_thread():       # no other thread may set them
             for number in (signal.SIGINT, signal.SIGTERM):
                 stack.callback(signal.signal, number, signal.signal(number, self._receive))     # put back
@@ -2866,22 +2831,20 @@ class Interrupts:
     @contextlib.contextmanager
     def allowed(self, abort: Callable[[], None] | None) -> Iterator[None]:
         """Let a signal raise KeyboardInterrupt in here, or `abort` what may wait for ever."""
-        self._is_reading, self._abort = True, abort
+        self._end_reading = abort or functools.partial(signal.default_int_handler, 0, None)
         try:
             if self.number is not None:     # it came before
                 raise KeyboardInterrupt
             yield
         finally:
-            self._is_reading = False
+            self._end_reading = None
 
     def _receive(self, number: int, frame: object) -> None:
         if self.number is not None:
             os._exit(128 + number)          # no thread, lock or database is waited for
         self.number, self.patience.interrupted_at = number, time.monotonic()
-        if self._is_reading and self._abort:
-            self._abort()
-        elif self._is_reading:
-            raise KeyboardInterrupt
+        if self._end_reading:
+            self._end_reading()
 
 
 def build_parser(schemas: Sequence[Schema]) -> argparse.ArgumentParser:
@@ -3053,7 +3016,7 @@ def _run(options: argparse.Namespace, out: Output, stack: contextlib.ExitStack) 
     patience = Patience(options.busy_timeout)
     place = find_place(options.db, patience)
     sources: list[Any] = [stack.enter_context(contextlib.closing(
-        Source(schema, options.files[schema.table], options.encoding, schemas=SCHEMAS)))
+        Source(schema, options.files[schema.table], options.encoding)))
         for schema in SCHEMAS if schema.table in options.files]
     place.prepare(writes=not is_trial)
     if options.verify and not (sources := open_stored(place, SCHEMAS, stack)):
