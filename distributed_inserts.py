@@ -491,7 +491,7 @@ def unique_key(text: str) -> str:
 BLOCK_CHARS = 3 << 16               # read at once: some thousand records
 RECORD_MAX = 1 << 20                # characters of a record; a longer one is rejected
 ROWS_MAX = 1 << 14                  # of a block
-FOLLOW_MAX = 1 << 23                # characters in which the end of a record is looked for
+FOLLOW_MAX = 1 << 22                # characters in which the end of a record is looked for
 PIPE_POLL_S = 0.1                   # between two looks at whether a pipe has something to read
 BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -774,7 +774,7 @@ class Source:
                          + ", ".join(map(format_value, found[:20])) + "".join(near))
 
     def _reader(self, lines: Iterable[str]) -> Any:
-        csv.field_size_limit(2 * FOLLOW_MAX)            # one for all readers; a record's size is judged here
+        csv.field_size_limit(FOLLOW_MAX)    # one for all readers; a record's size is judged here
         return csv.reader(lines, strict=True, skipinitialspace=True, delimiter=self.delimiter)
 
     def _read_csv(self, text: str) -> Iterator[Block]:
@@ -1645,7 +1645,7 @@ class Gate:
     def wait(self, timeout_s: float = -1) -> bool:
         """Block until it is open; return whether it is."""
         if timeout_s < 0:
-            with self._lock:                # never left locked, whenever Ctrl-C comes: the next one passes too
+            with self._lock:                # not left locked, whenever Ctrl-C comes
                 return True
         is_open = self._lock.acquire(timeout=timeout_s)
         if is_open:
