@@ -2211,7 +2211,7 @@ def open_databases(place: str, *, busy_timeout: float = 30.0,
     return Databases(schemas, the_place, Watch())
 
 
-GROUP_RECORDS = 20_000              # that share their transactions; two groups are on their way
+GROUP_RECORDS = 10_000              # that share their transactions; two groups are on their way
 GROUP_BATCHES = 128                 # and their threads
 CLOSE_POLL_S = 0.005                # between two looks at whether all calls are answered
 SINGLE_MAX = 1000                   # records of a model up to which each has its own thread and is listed
