@@ -1154,7 +1154,7 @@ class Table:
 
     def find_rows(self, ids: Collection[int]) -> dict[int, tuple]:
         """Return the stored ones of these records by id."""
-        return {row[0]: row for row in self._select(self._columns, "id", ids)}
+        return {row[0]: row for row in self._select(self._columns, "id", ids)} if ids else {}
 
     def find_holders(self, place: int, keys: Collection[str]) -> dict[str, int]:
         """Return {key: id} of those unique keys that a stored record holds in the field at `place`."""
