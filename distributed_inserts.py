@@ -1630,8 +1630,8 @@ def find_place(text: str, patience: Patience) -> Any:
 
 
 # ---------------------------------------------------------------------------------------------- Insert worker
-# A thread a database, which alone uses its table: it decides, stores, commits and answers.  It knows batches
-# and the seam, nothing of files, engines or output.  What other threads call says so.
+# A thread a database; it, or a caller in its stead, alone uses the table, decides, stores, commits and answers.
+# It knows batches and the seam, nothing of files, engines or output.  What other threads call says so.
 
 
 class Gate:
@@ -1906,7 +1906,8 @@ class InsertWorker:
         To wake another thread, and to be woken, can take as long as a commit.  The main thread does not: its
         signal handlers would meet a transaction that is half done.
         """
-        is_main = threading.get_ident() == threading.main_thread().ident   # current_thread() lists it
+        # current_thread() would keep a batch's thread, which threading has not started, in its list for ever.
+        is_main = threading.get_ident() == threading.main_thread().ident
         if not is_main and self._queue.empty() and self._turn.acquire(blocking=False):
             try:
                 self._serve(ticket)
@@ -2128,7 +2129,7 @@ class Databases:
         return self.workers[model]
 
     def _enter(self, call: object) -> None:
-        self._calls.add(call)
+        self._calls.add(call)               # before it looks, as `close` marks before it counts
         if self._is_closed:
             raise RuntimeError("the databases are closed")
 
