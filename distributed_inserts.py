@@ -1630,7 +1630,7 @@ def find_place(text: str, patience: Patience) -> Any:
 
 
 # ---------------------------------------------------------------------------------------------- Insert worker
-# A thread a database; it, or a caller in its stead, alone uses the table, decides, stores, commits and answers.
+# A thread a database; it, or a caller in its stead, alone uses the table: it decides, stores and answers.
 # It knows batches and the seam, nothing of files, engines or output.  What other threads call says so.
 
 
