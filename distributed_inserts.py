@@ -2901,7 +2901,7 @@ def parse_arguments(argv: Sequence[str], schemas: Sequence[Schema]) -> argparse.
         raise ValueError(f"{format_value(others[0])} is no option: {hint}")
     given = [(schema.table, path) for schema in schemas for path in vars(options).pop(schema.table)]
     for name, value in (*vars(options).items(), *given):
-        if value in ("", []):               # [] is what some Pythons make of `--db=--`
+        if value in ("", [], "--"):         # [] is what some Pythons make of `--db=--`
             raise ValueError(f"--{name.replace('_', '-')} needs a value (a file that is called -- is ./--)")
     options.files = dict(given)
     paths = list(options.files.values())

@@ -245,10 +245,10 @@ def start_threads(folder: str, empty: str = "") -> None:
     kept_open.clear()
 
 
-def time_calls(callers: str, calls: str, copy: str = "") -> None:
+def time_calls(callers: str, calls: str, mode: str, copy: str = "") -> None:
     """Leave in `seconds` the wall and CPU time of calls, made by several threads, that return when a user is committed.
 
-    They go to `open_databases` of a copy of the program, or else to a connection a thread.
+    They go to `open_databases` of a copy of the program, or else to a connection a thread and a journal of this mode.
     """
     import importlib
     import threading
@@ -269,7 +269,7 @@ def time_calls(callers: str, calls: str, copy: str = "") -> None:
 
     sys.path.insert(0, os.path.dirname(copy))
     program = importlib.import_module(os.path.basename(copy)[:-3]) if copy else None
-    with program.open_databases(".") if program else connect("users", "wal") as place:
+    with program.open_databases(".") if program else connect("users", mode) as place:
         with ThreadPoolExecutor(int(callers)) as pool:
             pool.map(call, range(1, int(callers) + 1))
             ready.wait()
@@ -476,9 +476,11 @@ def compare_calls(args: argparse.Namespace, rows: int = 3200) -> list[Line]:
     """users inserted by another program: by 16 callers at once, and by one alone"""
     lines = []
     for callers, text in ((CALLERS, f"{CALLERS} callers"), (1, "one caller")):
-        ours, plain = f"{text}, `open_databases`", f"{text}, a connection and commits each, no checks"
-        lines += [Line(ours, rows, [role("time_calls", callers, rows, PROGRAM)], (rows, rows), (plain,)),
-                  Line(plain, rows, [role("time_calls", callers, rows)], (rows, rows))]
+        ours, plain = f"{text}, `open_databases`", f"{text}, plain `sqlite3`, a connection and commits each"
+        logged = f"{plain}, write-ahead log"
+        lines += [Line(ours, rows, [role("time_calls", callers, rows, "wal", PROGRAM)], (rows, rows), (plain, logged)),
+                  Line(plain, rows, [role("time_calls", callers, rows, "delete")], (rows, rows)),
+                  Line(logged, rows, [role("time_calls", callers, rows, "wal")], (rows, rows))]
     return lines
 
 
