@@ -21,8 +21,7 @@ verdict   what became of a record: inserted, replaced, unchanged, rejected or fa
 block     consecutive records as they were read from an input
 batch     the part of a block that one thread carries: one record, or thousands; position counts in it
 ticket    a batch's turn in the queue of its database's worker, taken before its thread starts
-worker    what alone writes to a database, through one connection: a thread; a program's caller that finds
-          it idle does its work in its stead
+worker    the only thread that writes to a database, through its only connection
 level     models that refer to none but models of the levels above; it is read when those have been
 
 Threads: the main thread reads the inputs, hands every batch its ticket, starts a thread for it and prints.
@@ -1632,7 +1631,7 @@ def find_place(text: str, patience: Patience) -> Any:
 
 
 # ---------------------------------------------------------------------------------------------- Insert worker
-# A thread a database; it, or a caller in its stead, alone uses the table: it decides, stores and answers.
+# A thread a database, which alone uses the table: it decides, stores and answers.
 # It knows batches and the seam, nothing of files, engines or output.  What other threads call says so.
 
 
@@ -1873,7 +1872,7 @@ REJECTED_MAX = 500_000              # rejected records of a model whose lines ar
 
 
 class InsertWorker:
-    """What alone uses one database's table, a thread at a time; it answers every ticket, whatever happens.
+    """The only thread that uses one database's table; it answers every ticket, whatever happens.
 
     The first error fails the transaction it hits and all records to come; a worker that `serves` another
     program opens its table anew for the next ones.  It commits as soon as nothing else waits; one that loads,
@@ -1896,7 +1895,6 @@ class InsertWorker:
         self._begun_at: float | None = None
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
         self.submit = self._queue.put       # gives a ticket its place, from any thread; CLOSE is the last
-        self._turn = threading.Lock()       # guards the table and all that belongs to the transaction
         self._thread = threading.Thread(target=self._run, name=f"insert-worker {name}", daemon=True)
         self.join = self._thread.join       # returns when all tickets are answered and the table is closed
         try:
@@ -1904,27 +1902,11 @@ class InsertWorker:
         except (RuntimeError, MemoryError) as error:
             raise OSError(f"no thread could be started for {name}: {error}") from error
 
-    def call(self, ticket: Batch | Question) -> None:
-        """Have a ticket answered, from any thread: by this one, in the worker's stead, if nothing else waits.
-
-        To wake another thread, and to be woken, can take as long as a commit.  The main thread does not: its
-        signal handlers would meet a transaction that is half done.
-        """
-        # current_thread() would keep a batch's thread, which threading has not started, in its list for ever.
-        is_main = threading.get_ident() == threading.main_thread().ident
-        if not is_main and self._queue.empty() and self._turn.acquire(blocking=False):
-            try:
-                self._serve(ticket)
-            finally:
-                self._turn.release()
-        else:
-            self.submit(ticket)
-        ticket.answered.wait()
-
     def find(self, ids: Collection[int]) -> dict[int, tuple]:
         """Return the committed rows with these ids, to any thread; raises StorageError."""
         question = Question(ids)
-        self.call(question)
+        self.submit(question)
+        question.answered.wait()
         if question.failure:
             raise StorageError(question.failure)
         return question.rows
@@ -1947,27 +1929,22 @@ class InsertWorker:
             table.abort()
 
     def _run(self) -> None:
-        with self._turn:
-            try:
-                self._opened()
-            except Exception as error:
-                self._fail(error)
+        try:
+            self._opened()
+        except Exception as error:
+            self._fail(error)
         for ticket in iter(self._queue.get, CLOSE):
-            with self._turn:
-                self._serve(ticket)
+            if isinstance(ticket, Batch):
+                self._take(ticket)
+            if not isinstance(ticket, Batch) or self._serves and self._queue.empty():
+                self._commit()
+            if isinstance(ticket, Question):            # it sees nothing that is not durable
+                self._look_up(ticket)
+            elif ticket is COMPLETE:
+                self.complete.open()
         self._commit()
         if self._table:
             self._table.close()
-
-    def _serve(self, ticket: Batch | Question | str) -> None:
-        if isinstance(ticket, Batch):
-            self._take(ticket)
-        if not isinstance(ticket, Batch) or self._serves and self._queue.empty():
-            self._commit()
-        if isinstance(ticket, Question):                # it sees nothing that is not durable
-            self._look_up(ticket)
-        elif ticket is COMPLETE:
-            self.complete.open()
 
     def _opened(self) -> Any:
         if self.failure:
@@ -2111,7 +2088,8 @@ class Databases:
             cells, unread = record_cells(worker.schema, record)
             batch = Batch(worker.schema, Block(cells, [1], tuple, unread), range(1), 1, replace)
             self.check(batch)
-            worker.call(batch)
+            worker.submit(batch)
+            batch.answered.wait()
             return batch.outcome(0)
         finally:
             self._calls.discard(call)

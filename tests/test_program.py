@@ -290,20 +290,6 @@ def test_a_failed_database_is_tried_anew_by_the_next_call(databases):
         assert shop.insert("orders", {"id": 1, "user_id": 2, "product_id": 2, "quantity": 1}).verdict == "inserted"
 
 
-def test_a_lonely_caller_outside_the_main_thread_fails_and_recovers_as_any_other(databases):
-    order = {"id": 1, "user_id": 1, "product_id": 1, "quantity": 1}
-    with program.open_databases(databases.place, busy_timeout=0.3) as shop, ThreadPoolExecutor(1) as pool:
-        insert = lambda model, record: pool.submit(shop.insert, model, record).result(TIMEOUT_S)  # noqa: E731
-        assert insert("users", ANN).verdict == insert("products", PEN).verdict == "inserted"
-        with out_of_order(databases, "orders"):
-            outcome = insert("orders", order)
-            assert outcome.verdict == "failed" and databases.name("orders") in outcome.reason
-        assert insert("orders", order).verdict == "inserted"
-        assert insert("orders", order).verdict == "unchanged"
-        assert pairs(insert("orders", {**order, "id": 2, "user_id": 9})) == {("user_id", "no_such_reference")}
-        assert pool.submit(shop.find, "orders", 1).result(TIMEOUT_S) == order
-
-
 def test_a_bad_record_is_rejected_though_its_database_fails(databases):
     with program.open_databases(databases.place, busy_timeout=0.3) as shop:
         shop.insert("users", ANN)
