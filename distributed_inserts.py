@@ -1860,10 +1860,9 @@ class Question:
     """A ticket that asks for the stored rows with some ids."""
 
     def __init__(self, ids: Collection[int]) -> None:
-        self.ids, self.answered = ids, Gate()
+        self.ids, self.began_at, self.answered = ids, time.perf_counter(), Gate()
         self.rows: dict[int, tuple] = {}
         self.failure: str | None = None
-        self.answer = self.answered.open
 
 
 COMMIT, COMPLETE, CLOSE = "commit", "complete", "close"     # tickets that end a group, a model and a worker
@@ -1883,7 +1882,8 @@ class InsertWorker:
                  is_parent: bool) -> None:
         self.schema, self.name = schema, name
         self.complete = Gate()   # all of this load's records are stored, or will not be
-        self.failure: str | None = None
+        self.failure: str | None = None     # why nothing more is stored
+        self._last_failure, self._failed_at, self._unread_at = "", 0.0, 0.0
         self.is_absent = self._was_aborted = False      # there is no such table, and none is made
         self.rejected: dict[int, int] = {}  # of a parent's records, by id, the lines of the rejected ones,
         self.undecided: set[int] = set()    # those that a constraint of the table refused,
@@ -1960,7 +1960,8 @@ class InsertWorker:
         self._group.append(batch)
         if batch.failure and not self._serves:          # a later record must not take what this one may claim
             self._fail(StorageError(batch.failure))
-        batch.failure = self.failure or batch.failure
+        if self.failure or batch.began_at < self._failed_at:            # while it waited
+            batch.failure = self._last_failure
         if batch.failure:
             return
         try:
@@ -2003,8 +2004,8 @@ class InsertWorker:
         if not batch.failure:
             self._ids.add(ids, {*batch.problems, *batch.unsettled})
 
-    def _fail(self, error: Exception, is_asked: bool = False) -> str:
-        """Fail the open transaction and, unless it serves, all that is to come; return the reason."""
+    def _fail(self, error: Exception) -> str:
+        """Fail the open transaction, what waits behind it and, unless it serves, all that is to come."""
         kind = "" if isinstance(error, StorageError) else f"{type(error).__name__}: "
         text = "interrupted" if self._was_aborted else kind + escape(str(error), 300)
         reason = self.failure or f"{self.name}: {text}"
@@ -2014,26 +2015,21 @@ class InsertWorker:
         if self._table:
             self._table.close()
         self._table = self._begun_at = None
+        self._last_failure, self._failed_at = reason, time.perf_counter()
         self.failure = None if self._serves else reason
-        waited = []                         # behind it
-        with contextlib.suppress(queue.Empty):
-            while self._serves:
-                waited.append(self._queue.get_nowait())
-        for ticket in waited:               # who asks may be answered by a table that is opened anew
-            if ticket is CLOSE or isinstance(ticket, Question) and not is_asked:
-                self.submit(ticket)
-                continue
-            ticket.failure = reason
-            ticket.answer()
         return reason
 
     def _look_up(self, question: Question) -> None:
+        """Answer a question; one that waited while another one failed fails alike, without a try."""
         try:
-            if table := self._opened():
+            if question.began_at < self._unread_at:
+                question.failure = self._last_failure
+            elif table := self._opened():
                 question.rows = table.find_rows(question.ids)
         except Exception as error:
-            question.failure = self._fail(error, is_asked=True)
-        question.answer()
+            question.failure = self._fail(error)
+            self._unread_at = self._failed_at
+        question.answered.open()
 
 
 # ------------------------------------------------------------------------------------------------- Inserting
