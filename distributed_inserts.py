@@ -225,7 +225,10 @@ def describe(error: BaseException) -> str:
 def format_value(value: object, limit: int = 60) -> str:
     """Return a value as inputs have it: texts in quotes unless they are numbers, JSON in its notation."""
     if isinstance(value, str):
-        return escape(value, limit) if NUMBER.fullmatch(value[:limit]) else f'"{escape(value, limit)}"'
+        is_number = isinstance(value, Numeral) or NUMBER.fullmatch(value[:limit])
+        return escape(value, limit) if is_number else f'"{escape(value, limit)}"'
+    if isinstance(value, bytes):
+        return escape(f"x'{value.hex()}'", limit)       # as SQL has it
     try:
         return escape(json.dumps(value, ensure_ascii=False, default=str), limit)
     except (TypeError, ValueError, RecursionError):     # odd keys, 5,000 digits, nested too deeply
@@ -497,7 +500,8 @@ PIPE_POLL_S = 0.1                   # between two looks at whether a pipe has so
 BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 READ_ERRORS = (OSError, EOFError, zlib.error)       # the last two: a gzip file that was cut or damaged
-EXCEL = "an Excel workbook: save it as CSV UTF-8"
+EXCEL = "an Excel or OpenDocument workbook: save it as CSV UTF-8"
+IN_WORKBOOK = re.compile(rb"\[Content_Types\]|docProps/|opendocument")
 FOREIGN = {                         # how files begin that are none of ours, what they are, and the way out
     b"\xd0\xcf\x11\xe0": EXCEL,
     b"SQLite format 3\0": "an SQLite database: sqlite3 -csv -header FILE 'SELECT * FROM …' makes CSV of it",
@@ -506,8 +510,8 @@ FOREIGN = {                         # how files begin that are none of ours, wha
 TOO_LONG = f"a record of more than {RECORD_MAX:,} characters"
 TOO_DEEP = "nested too deeply, or a number too long"
 OPEN_QUOTE = "a quote is opened and not closed"
-# Blank lines and the line by which Excel is told the separator.
-ABOVE_HEADER = re.compile(r'(?:[ \t]*(?:\r\n?|\n))*(?:"?sep=."?[ \t]*(?:\r\n?|\n)+)?', re.IGNORECASE)
+# Blank lines, rows of empty cells, Excel's line with the separator, the first line of PowerShell's Export-Csv.
+ABOVE_HEADER = re.compile(r'(?:(?:[ \t,;|]*|"?sep=."?[ \t]*|"?#TYPE[^\r\n]*)(?:\r\n?|\n))*', re.IGNORECASE)
 SPACE_AFTER_QUOTE = re.compile(r'" +(?=[,;|\t\r\n]|$)')
 BETWEEN_OBJECTS = re.compile(r"\}[ \t\n\r]*,[ \t\n\r]*\{")
 BEFORE_ELEMENT = re.compile(r"[ \t\n\r]*([,\]])[ \t\n\r]*")
@@ -669,7 +673,7 @@ class Source:
         head = stream.peek(4096)[:4096]
         for magic, what in FOREIGN.items():
             if head.startswith(magic):
-                what = EXCEL if b"[Content_Types].xml" in head else what
+                what = EXCEL if IN_WORKBOOK.search(head) else what
                 raise ValueError(f"{name} is not CSV or JSON but {what}")
         for bom, encoding in BOMS.items():
             if head.startswith(bom):
@@ -697,12 +701,18 @@ class Source:
         if begins != "{":
             return self._read_csv(self._read_header(text))
         lines = [line.strip().rstrip(",") for line in text.strip().split("\n", 2)[:2]]
-        if dict not in map(type, map(_decode_line, lines)) and not are_lines:
+        if not are_lines and not any(self._fields_in(value := _decode_line(line)) or isinstance(
+                value, Problem) and line[:1] + line[-1:] == "{}" for line in lines):
             raise ValueError(
                 f"{escape(self.name)} begins with {{ but is neither JSON Lines nor an object with one list in"
                 f" it: `jq -c . {self._quoted}` makes JSON Lines of objects, `jq .LIST` takes a list out")
         self.format = "jsonl"
         return self._read_json_lines(text)
+
+    def _fields_in(self, value: object) -> set[str]:
+        """Return the names of the fields that a JSON value has."""
+        keys = value if isinstance(value, dict) else ()
+        return self._places.keys() & {key.strip().casefold() for key in keys}
 
     def _find_list(self, text: str) -> int:
         """Return where the list of objects begins that an object holds, 0 if it is a record or has none."""
@@ -710,9 +720,7 @@ class Source:
         line = _decode_line(text.lstrip().partition("\n")[0])
         for match in sorted(candidates, key=lambda match: match[0].endswith("]")):      # empty ones last
             above = _decode_line(text[:match.start()] + "0}")
-            keys = [key for each in (above, line) if isinstance(each, dict) for key in each]
-            fields = self._places.keys() & {key.strip().casefold() for key in keys}
-            if isinstance(above, dict) and len(fields) < 2:
+            if isinstance(above, dict) and len(self._fields_in(above) | self._fields_in(line)) < 2:
                 return match.start() + 1
         return 0
 
@@ -877,10 +885,13 @@ class Source:
             return
         below = alone = 0
         while below < len(lines):
-            reader = self._reader(self._record_lines(lines, below, below < alone))
-            try:
-                row: list[str] | Problem = next(reader)
-                end = below + reader.line_num
+            row: list[str] | Problem = []
+            width, end = self.width + 1, below + 2
+            try:                            # of a row that is short, records may be as short
+                while end > below + 1 and len(row) < width:
+                    width = len(row) or self.width
+                    reader = self._reader(self._record_lines(lines, below, below < alone, width))
+                    row, end = next(reader), below + reader.line_num
             except csv.Error as error:
                 is_open, reached = "end of data" in str(error), below + reader.line_num
                 if is_open and reached == len(lines) and not at_end:
@@ -893,7 +904,7 @@ class Source:
             yield row, below, end
             below = end
 
-    def _record_lines(self, lines: list[str], start: int, is_alone: bool) -> Iterator[str]:
+    def _record_lines(self, lines: list[str], start: int, is_alone: bool, width: int) -> Iterator[str]:
         """Yield a record's first line, and those below as far as none of them is a record by itself.
 
         The last line of a cell, which closes the quote, may look like one by chance.  It counts only if the
@@ -902,21 +913,21 @@ class Source:
         first = lines[start]
         yield first
         cells = next(csv.reader([first], delimiter=self.delimiter, skipinitialspace=True))
-        is_stray = first.count(self.delimiter) + 1 >= self.width and (
-            self.picks[0] < len(cells) - 1 or self._is_record(first))
+        is_stray = first.count(self.delimiter) >= max(self.picks) and (
+            self.picks[0] < len(cells) - 1 or self._is_record(first, width))
         for line in map(lines.__getitem__, range(start + 1, start + 1 if is_alone else len(lines))):
-            if (is_stray or line.count('"') % 2 == 0) and self._is_record(line):
+            if (is_stray or line.count('"') % 2 == 0) and self._is_record(line, width):
                 return
             yield line
 
-    def _is_record(self, line: str) -> bool:
-        """Return whether a line by itself has the header's number of cells and a whole number as id."""
+    def _is_record(self, line: str, width: int) -> bool:
+        """Return whether a line by itself has so many cells and a whole number as id."""
         try:
             row = next(self._reader([line])) if '"' in line else line.split(self.delimiter)
         except csv.Error:                   # its first quote opens a cell: it is a stray one, too
             is_opening = (self.delimiter + line.partition('"')[0]).rstrip(" ").endswith(self.delimiter)
             row = line.split(self.delimiter) if is_opening else []
-        is_wide = len(row) >= self.width and not any(map(str.strip, row[self.width:]))
+        is_wide = len(row) >= width and not any(map(str.strip, row[self.width:]))
         return is_wide and WHOLE.fullmatch(row[self.picks[0]].strip()) is not None
 
     # JSON
@@ -965,8 +976,8 @@ class Source:
             rest = _decode_line(closing + text)
             if not text.strip() and closing != "{}":
                 message = "the end of the object is missing"
-            elif not isinstance(rest, dict) or any(
-                    isinstance(each, list) and dict in map(type, each) for each in rest.values()):
+            elif not isinstance(rest, dict) or any(self._fields_in(record) for each in rest.values()
+                                                   if isinstance(each, list) for record in each):
                 message = "more follows the list: " + (
                     f"jq -c '.[]' {self._quoted} makes JSON Lines of several" if closing == "{}" else
                     f"jq .LIST {self._quoted} takes one out")
@@ -1011,7 +1022,7 @@ def _decode_line(line: str) -> object:
     """Return the value of a line of JSON, or what is wrong with it as a Problem."""
     if len(line) > RECORD_MAX:
         return malformed(TOO_LONG)
-    line = line.strip()
+    line = line.strip().lstrip("\ufeff")            # where files were joined
     try:
         value, end = JSON.raw_decode(line)
     except (ValueError, RecursionError) as error:
@@ -1139,7 +1150,8 @@ class Table:
 
     def find_last_id(self) -> int:
         """Return the largest stored id, 0 if there is none."""
-        return self._execute(f"SELECT coalesce(max(id), 0) FROM {self._table}")[0][0]
+        # In SQLite an id that is a text, which others may have stored, is above all numbers.
+        return self._execute(f"SELECT coalesce(max(id), 0) FROM {self._table} WHERE id <= {WHOLE_MAX}")[0][0]
 
     def begin(self) -> None:
         """Begin a transaction, alone among all writers and seeing all that was committed."""
@@ -1282,9 +1294,9 @@ class SqliteTable(Table):
     TYPES = {Kind.ID: "INTEGER PRIMARY KEY", Kind.COUNT: "INTEGER", Kind.REFERENCE: "INTEGER",
              Kind.TEXT: "TEXT", Kind.EMAIL: "TEXT", Kind.PRICE: "REAL"}
     # What keeps a field's values as they are, whatever it is called (sqlite.org/datatype3.html, 3.1).
-    INTEGER = r"(?!.*(CHAR|CLOB|TEXT|REAL|FLOA|DOUB)|STR)(.*(INT|NUM|DEC|BLOB).*)?"
+    INTEGER = r"(.*INT.*|(?!.*(CHAR|CLOB|TEXT|REAL|FLOA|DOUB|missing)).*)"
     FITTING = {"INTEGER": INTEGER, "INTEGER PRIMARY KEY": INTEGER + " PRIMARY KEY",
-               "TEXT": "(.*(CHAR|CLOB|TEXT|BLOB).*)?", "REAL": "(.*(REAL|FLOA|DOUB|NUM|DEC|INT|BLOB).*)?"}
+               "TEXT": "(.*(CHAR|CLOB|TEXT|BLOB).*)?", "REAL": ".*INT.*|(?!.*(CHAR|CLOB|TEXT|missing)).*"}
     # What `it` is (the last row counts), and its columns without generated ones.
     LOOK = """
         WITH there AS (SELECT name, type FROM sqlite_master
@@ -2392,7 +2404,7 @@ class Section:
         if self._tells_bytes and any("bad_text" in problem for problems in kinds for problem in problems):
             found = [(batch.line(position), problem.detail) for position, problems in batch.problems.items()
                      for problem in problems if problem.detail.startswith("the byte")]
-            for line, detail in found[:1]:
+            for line, detail in sorted(found)[:1]:
                 self._tells_bytes, encoding = False, self.source.encoding.upper()
                 way_out = "if the file comes from Windows, load it with --encoding cp1252" if (
                     encoding == "UTF-8") else "load it with another --encoding"
@@ -2570,7 +2582,8 @@ class Rejects:
         paths = [self._errors_path, *(os.path.join(folder, name) for name in names)]
         self._old = list(filter(os.path.lexists, paths))
         for path in self._old:              # of all models: errors.jsonl gets younger than all
-            if os.stat(path).st_mtime_ns > age:
+            status = os.stat(path)          # `mv` and `cp -p` keep the first of these
+            if max(status.st_mtime_ns, status.st_ctime_ns) > age:
                 raise ValueError(f"{escape(path)} is no rejects file, or was edited since it was written:"
                                  " load it and delete it, or name another folder")
         os.makedirs(folder, exist_ok=True)
@@ -2732,7 +2745,7 @@ class StoredSource:
 
     def __init__(self, place: Any, schema: Schema, stack: contextlib.ExitStack) -> None:
         self.schema, self.name, self.cut, self.table = schema, place.name(schema), None, None
-        self.place = f"{self.name} id {{}}".format      # what a person needs to find a record
+        self.place = lambda id_: f"{self.name} id {format_value(id_)}"      # to find a record
         self.total = self._last_id = 0
         self.done = lambda: self._last_id   # how far the reading is, out of `total`
         try:

@@ -99,6 +99,10 @@ USERS_AS = {
     b"3;Zo\xc3\xab;zoe@example.com\r\n",
     "Excel CSV with sep=": b"\xef\xbb\xbfsep=;\r\nid;name;email\r\n1;Ada;ada@example.com\r\n2;Bo Li;bo@example.com\r\n"
     b"3;Zo\xc3\xab;zoe@example.com\r\n",
+    "a sheet whose table begins at B3": ",,,\r\n,,,\r\n,id,name,email\r\n,1,Ada,ada@example.com\r\n"
+    ",2,Bo Li,bo@example.com\r\n,3,Zoë,zoe@example.com\r\n",
+    "PowerShell Export-Csv": '#TYPE System.Management.Automation.PSCustomObject\r\n"id","name","email"\r\n'
+    '"1","Ada","ada@example.com"\r\n"2","Bo Li","bo@example.com"\r\n"3","Zoë","zoe@example.com"\r\n',
     "Excel Unicode text": "\ufeffid\tname\temail\r\n1\tAda\tada@example.com\r\n2\tBo Li\tbo@example.com\r\n"
     "3\tZoë\tzoe@example.com\r\n".encode("utf-16-le"),
     "Google Sheets": "id,name,email\r\n1,Ada,ada@example.com\r\n2,Bo Li,bo@example.com\r\n3,Zoë,zoe@example.com",
@@ -1068,6 +1072,10 @@ def test_stray_quotes_on_neighbouring_lines_swallow_nobody_wherever_the_id_stand
 @pytest.mark.parametrize(("header", "lines"), [
     ("id,name,email,notes", ['1,Ada,ada@example.com,"x,', '2,Bo,bo@example.com,y,', '3,Cy,cy@example.com,15",']),
     ("id,name,email,notes", ['1,Ada,ada@example.com,"x,,', '2,Bo,bo@example.com,y', '3,Cy,cy@example.com,15",,,']),
+    ("id,name,email,notes,", ['1,Ada,ada@example.com,"x', '2,Bo,bo@example.com,y', '3,Cy,cy@example.com,15"']),
+    ("id,name,email,notes,fax", ['1,Ada,ada@example.com,"x', '2,Bo,bo@example.com,y', '3,Cy,cy@example.com,15"']),
+    ("id,name,email,notes,fax", ['1,Ada,ada@example.com,"x,1', '2,Bo,bo@example.com', '3,Cy,cy@example.com,15"']),
+    ("id,name,email,notes,fax", ['1,Ada,ada@example.com,"x', '2,Bo,bo@example.com,y', '3,Cy,cy@example.com,15",5']),
 ])
 def test_stray_quotes_in_rows_of_another_length_swallow_nobody(load: Load, header: str, lines: list[str]) -> None:
     loaded = load("\n".join([header, *lines, "4,Dee,dee@example.com,z"]) + "\n")
@@ -1138,3 +1146,28 @@ def test_a_list_without_objects_behind_the_records_does_no_harm(load: Load, more
     ('notes,id,name,price\n "Ada, the\n5 z",1,Pen,2\nx,2,Q,3\n', ["Pen", "Q"])])
 def test_lists_of_numbers_in_a_quoted_cell_stay_in_it(load: Load, text: str, names: list[str]) -> None:
     assert [row[1] for row in load(text, model="products").rows] == names
+
+
+@pytest.mark.parametrize("text", ['{"data":{"users":[{"id":1,"name":"Ada","email":"ada@example.com"}]}}', '{"next":null}\n'])
+def test_an_object_on_one_line_without_fields_is_refused_as_on_several(load: Load, text: str) -> None:
+    for written in (text, json.dumps(json.loads(text), indent=1)):
+        assert load(written).status == 2
+
+
+def test_a_single_line_of_json_with_a_key_twice_is_a_rejected_record(load: Load) -> None:
+    loaded = load('{"id":1,"name":"Ann","name":"B","email":"a@example.com"}\n')
+    assert (loaded.status, loaded.found) == (1, {1: "malformed"})
+
+
+def test_lists_of_other_things_behind_the_records_do_no_harm(load: Load) -> None:
+    loaded = load('{"current_page":1,"data":[{"id":1,"name":"A","email":"a@example.com"}],"links":[{"url":null}]}')
+    assert (loaded.status, loaded.rows) == (0, [(1, "A", "a@example.com")])
+
+
+def test_a_number_that_json_does_not_have_is_shown_as_written(load: Load) -> None:
+    assert load('{"id":1,"name":NaN,"email":"a@example.com"}\n').messages == {1: "name is NaN, not a text"}
+
+
+def test_a_mark_where_files_of_json_lines_were_joined_does_no_harm(load: Load) -> None:
+    lines = [json.dumps({"id": id_, "name": name, "email": email}) for id_, name, email in PEOPLE]
+    assert load("\n\ufeff".join(lines)).rows == PEOPLE

@@ -26,11 +26,11 @@ ORDERS = "id,user_id,product_id,quantity\n1,1,1,2\n"
 FLAGS = ["--users", "--products", "--orders"]
 
 
-def workbook() -> bytes:
-    """Return the beginning of what Excel saves: an archive with these names."""
+def workbook(first: str = "[Content_Types].xml", text: str = "<Types/>") -> bytes:
+    """Return the beginning of what Excel saves, or others who write its files: an archive with these names."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("[Content_Types].xml", "<Types/>")
+        archive.writestr(first, text)
         archive.writestr("xl/workbook.xml", "<workbook/>")
     return file.getvalue()
 
@@ -59,6 +59,8 @@ FILES: dict[str, str | bytes] = {
     "spaces.csv": USERS.replace(",", " "),
     "book.xlsx": workbook(),
     "book.csv": workbook(),
+    "openpyxl.xlsx": workbook("docProps/app.xml"),
+    "book.ods": workbook("mimetype", "application/vnd.oasis.opendocument.spreadsheet"),
     "old.xls": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600),
     "users.zip": archive(),
     "users.csv.gz": gzip.compress(USERS.encode())[:40],
@@ -169,6 +171,8 @@ MISTAKES: list[tuple[str, list[str]]] = [
     ("--users ftp://example.com/users.csv", ["ftp://example.com/users.csv", "URL|download|address"]),
     ("--users book.xlsx", ["book.xlsx", "Excel", "CSV"]),
     ("--users book.csv", ["book.csv", "Excel", "CSV"]),
+    ("--users openpyxl.xlsx", ["openpyxl.xlsx", "Excel", "CSV"]),
+    ("--users book.ods", ["book.ods", "OpenDocument", "CSV"]),
     ("--users old.xls", ["old.xls", "Excel", "CSV"]),
     ("--users users.zip", ["users.zip", "zip", "unpack|unzip"]),
     ("--users users.csv.gz", ["users.csv.gz"]),

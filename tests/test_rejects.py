@@ -603,6 +603,17 @@ def test_rejects_that_were_edited_are_not_overwritten(
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.db")} == stored
 
 
+def test_a_file_that_was_moved_into_the_folder_is_not_overwritten_however_old_it_is(
+    load: Run, tmp_path: Path, rejected: Path
+) -> None:
+    (mine := tmp_path / "mine.csv").write_text("id,name,email\n7,My,own@example.com\n")
+    os.utime(mine, (0, 0))
+    edit(tmp_path / "users.csv")  # a moment later
+    os.replace(mine, rejected / "users.csv")
+    result = load("--users", "users.csv", "--rejects", "rejected")
+    assert result.returncode == 2 and "edited" in result.stderr and "own@example.com" in (rejected / "users.csv").read_text()
+
+
 def test_edited_rejects_survive_a_load_of_another_model_into_the_same_folder(
     load: Run, tmp_path: Path, rejected: Path
 ) -> None:

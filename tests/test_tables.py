@@ -107,6 +107,7 @@ USED = {
     "DOUBLE PRECISION": {
         "products": "CREATE TABLE products (id INT8 PRIMARY KEY, name CHARACTER(20), price DOUBLE PRECISION)"
     },
+    "MONEY": {"products": "CREATE TABLE products (id INTEGER PRIMARY KEY, name TEXT, price MONEY)"},
     "another order": {
         "users": "CREATE TABLE users (email TEXT, name TEXT, id INTEGER PRIMARY KEY)",
         "products": "CREATE TABLE products (price REAL, id INTEGER PRIMARY KEY, name TEXT)",
@@ -646,3 +647,12 @@ def test_a_stored_text_that_is_no_text_can_be_replaced_and_found(here: Run, tmp_
         rows(tmp_path / "users.db") == [*RECORDS["users"], (7, "New", "new@example.com")]
         and here("--verify").returncode == 0
     )
+
+
+def test_ids_and_names_that_are_none_fail_nothing_and_are_shown_as_sql_has_them(run: Run, tmp_path: Path) -> None:
+    execute(tmp_path / "users.db", "CREATE TABLE users (id INT PRIMARY KEY, name TEXT, email TEXT)",
+            "INSERT INTO users VALUES ('abc', 'Y', 'y@example.com'), (NULL, x'416e6e', 'z@example.com')")
+    (tmp_path / "users.csv").write_text("id,name,email\n1,Ann,a@example.com\n")
+    assert run("--users", "users.csv", cwd=tmp_path).returncode == 0
+    told = run("--verify", cwd=tmp_path).stdout
+    assert "users.db id null: name: is x'416e6e', not a text" in told and 'id "abc"' in told and "1 sound, 2 broken" in told
