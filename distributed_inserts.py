@@ -510,7 +510,7 @@ FOREIGN = {                         # how files begin that are none of ours, wha
 TOO_LONG = f"a record of more than {RECORD_MAX:,} characters"
 TOO_DEEP = "nested too deeply, or a number too long"
 OPEN_QUOTE = "a quote is opened and not closed"
-# Blank lines, rows of empty cells, Excel's line with the separator, the first line of PowerShell's Export-Csv.
+# Blank lines, rows of empty cells, Excel's line with the separator, that of PowerShell's Export-Csv.
 ABOVE_HEADER = re.compile(r'(?:(?:[ \t,;|]*|"?sep=."?[ \t]*|"?#TYPE[^\r\n]*)(?:\r\n?|\n))*', re.IGNORECASE)
 SPACE_AFTER_QUOTE = re.compile(r'" +(?=[,;|\t\r\n]|$)')
 BETWEEN_OBJECTS = re.compile(r"\}[ \t\n\r]*,[ \t\n\r]*\{")
