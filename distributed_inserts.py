@@ -235,6 +235,12 @@ def format_value(value: object, limit: int = 60) -> str:
         return f"a {type(value).__name__}"
 
 
+def find_near(word: str, words: Sequence[str], likeness: float = 0.6) -> list[str]:
+    """Return the one of the words that is most like this one, or none."""
+    import difflib                          # only here: it takes a millisecond of the start
+    return difflib.get_close_matches(word, words, 1, likeness)
+
+
 # ------------------------------------------------------------------------------------------------- Validation
 # Pure functions, run by the batches' threads.  A rule serves a whole column, and so one value as a column of
 # one: its `judge` decides one value and knows the whole rule; its `convert` turns a column into the values
@@ -496,7 +502,6 @@ BLOCK_CHARS = 3 << 16               # read at once: some thousand records
 RECORD_MAX = 1 << 20                # characters of a record; a longer one is rejected
 ROWS_MAX = 1 << 14                  # of a block
 FOLLOW_MAX = 1 << 22                # characters in which the end of a record is looked for
-PIPE_POLL_S = 0.1                   # between two looks at whether a pipe has something to read
 BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 READ_ERRORS = (OSError, EOFError, zlib.error)       # the last two: a gzip file that was cut or damaged
@@ -581,17 +586,6 @@ def _keep_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
 codecs.register_error("keep_bytes", _keep_bytes)
 
 
-class Pipe(io.FileIO):
-    """What may block, read without blocking for long: a signal just before a read is heard, too."""
-
-    def readinto(self, buffer: Any) -> int | None:
-        """Read what is there into the buffer; return how many bytes."""
-        import select                       # only here
-        while os.name == "posix" and not select.select([self], [], [], PIPE_POLL_S)[0]:
-            pass
-        return super().readinto(buffer)
-
-
 class Block(NamedTuple):
     """Consecutive records as they were read: their cells by field, in the schema's order, and their lines.
 
@@ -630,12 +624,8 @@ class Source:
         self._bytes = io.BufferedReader(io.BytesIO(text.encode())) if text is not None else open(
             0 if path == "-" else path, "rb", BLOCK_CHARS, closefd=path != "-")
         self.close, self.done = self._bytes.close, self._bytes.tell     # how many of the `total` are read
-        if text is None:
-            status = os.fstat(number := self._bytes.fileno())
-            if stat.S_ISREG(status.st_mode):
-                self.total = status.st_size
-            else:
-                self._bytes = io.BufferedReader(Pipe(number, closefd=False))
+        if text is None and stat.S_ISREG((status := os.fstat(self._bytes.fileno())).st_mode):
+            self.total = status.st_size
         try:
             self._text = self._open_text()
             blocks = self._read_any(self._text.read(BLOCK_CHARS))
@@ -655,14 +645,9 @@ class Source:
             yield from self._blocks
         except READ_ERRORS as error:
             self.cut = f"{escape(self.name)} broke off at line {self._line}: {describe(error)}"
-        names = [format_value(key) for key in self._extra[:20]]
-        if names and self.format != "csv":  # whose header has all fields
-            import difflib
-            near = [difflib.get_close_matches(key.casefold(), self._places, 1) for key in self._extra]
-            names = [f"{name} ({match[0]}?)" if match else name for name, match in zip(names, near)]
-        if names:
+        if self._extra:
             notice = f"{escape(self.name)}: ignored what is no field of {self.schema.table}: "
-            self.notices.append(notice + ", ".join(names))
+            self.notices.append(notice + ", ".join(map(format_value, self._extra[:20])))
 
     def _open_text(self) -> io.TextIOWrapper:
         """Return the file as text, decompressed; raises ValueError for what is none."""
@@ -770,15 +755,11 @@ class Source:
         for other in SCHEMAS:
             if other is not self.schema and set(names) >= {name.casefold() for name in other.names}:
                 wrong = [f"the columns of {other.table} (load it with --{other.table})"]
-        import difflib                      # only here: it takes a millisecond of the start
         others = [name for name in names if name not in self._places]
         near = [f"; {name} could be {format_value(match)}"
-                for name in missing for match in difflib.get_close_matches(name, others, 1, 0.5)]
-        if len(names) == 1 or not near and len(missing) == len(self._places):
+                for name in missing for match in find_near(name, others, 0.54)]      # qty
+        if self.format == "csv" and (len(names) == 1 or not near and len(missing) == len(self._places)):
             near = ["; the first line has to name the columns, with , ; | or a tab between them"]
-        if {"pk", "fields"} <= set(names):  # what Django's dumpdata writes
-            way = "[.[] | {id: .pk} + .fields]" if self.format == "json" else "{id: .pk} + .fields"
-            near = [f"; jq -c '{way}' {self._quoted} makes records of it"]
         raise ValueError(f"{escape(self.name)}: {what} {' and '.join(wrong)}; found: "
                          + ", ".join(map(format_value, found[:20])) + "".join(near))
 
@@ -1010,7 +991,8 @@ class Source:
         if not self._is_checked:            # looked at once, as a header is
             self._is_checked = True
             fits_other = any({name.casefold() for name in other.names} <= found for other in SCHEMAS)
-            if (fits_other or {"pk", "fields"} <= found) and not self._places.keys() <= found:
+            fits = self._places.keys() & found
+            if names and (not fits or fits_other and len(fits) < len(self._places)):
                 self._check_names(list(names), "the objects have")
         self._extra += [key for key, name in names.items()
                         if name not in self._places and key not in self._extra][:20]
@@ -2879,9 +2861,7 @@ def parse_arguments(argv: Sequence[str], schemas: Sequence[Schema]) -> argparse.
     options, others = parser.parse_known_args(argv)
     flags = " or ".join(f"--{schema.table}" for schema in schemas)
     if others:
-        import difflib                      # seldom needed
-        known = re.findall(r"--[\w-]+", parser.format_help())
-        near = difflib.get_close_matches(others[0].partition("=")[0], known, 1)
+        near = find_near(others[0].partition("=")[0], re.findall(r"--[\w-]+", parser.format_help()))
         hint = f"{near[0]} is" if near else "--help lists them"
         if not others[0].startswith("-"):
             hint = f"put {flags} before a file"
@@ -2982,8 +2962,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = 130
     except (OSError, ValueError, argparse.ArgumentError) as error:
         name = f"{error.filename}: " if getattr(error, "filename", None) else ""
-        near = _near_file(str(error.filename)) if isinstance(error, FileNotFoundError) else ""
-        complain(escape(name + (getattr(error, "strerror", None) or str(error)) + near, 1000))
+        complain(escape(name + (getattr(error, "strerror", None) or str(error)), 1000))
         status = 2
     except Exception as error:              # a broken program; what was reported so far is as reported
         complain(f"internal error: {type(error).__name__}: {escape(str(error), 300)}")
@@ -2991,15 +2970,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     out.write("")                           # --help is not flushed yet
     complain(out.error)
     return 3 if out.error and sys.stdout and status < 2 else status
-
-
-def _near_file(path: str) -> str:
-    import difflib                          # seldom needed
-    folder, name = os.path.split(path)
-    with contextlib.suppress(OSError):
-        for match in difflib.get_close_matches(name, os.listdir(folder or "."), 1):
-            return f"; there is {os.path.join(folder, match)}"
-    return ""
 
 
 def _run(options: argparse.Namespace, out: Output, stack: contextlib.ExitStack) -> int:
