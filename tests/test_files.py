@@ -101,7 +101,7 @@ USERS_AS = {
     b"3;Zo\xc3\xab;zoe@example.com\r\n",
     "a sheet whose table begins at B3": ",,,\r\n,,,\r\n,id,name,email\r\n,1,Ada,ada@example.com\r\n"
     ",2,Bo Li,bo@example.com\r\n,3,Zoë,zoe@example.com\r\n",
-    "PowerShell Export-Csv": '#TYPE System.Management.Automation.PSCustomObject\r\n"id","name","email"\r\n'
+    "Windows PowerShell Export-Csv": '#TYPE System.Management.Automation.PSCustomObject\r\n"id","name","email"\r\n'
     '"1","Ada","ada@example.com"\r\n"2","Bo Li","bo@example.com"\r\n"3","Zoë","zoe@example.com"\r\n',
     "Excel Unicode text": "\ufeffid\tname\temail\r\n1\tAda\tada@example.com\r\n2\tBo Li\tbo@example.com\r\n"
     "3\tZoë\tzoe@example.com\r\n".encode("utf-16-le"),
