@@ -748,6 +748,9 @@ class Source:
                 for name in missing for match in find_near(name, others, 0.54)]      # qty
         if self.format == "csv" and (len(names) == 1 or not near and len(missing) == len(self._places)):
             near = ["; the first line has to name the columns, with , ; | or a tab between them"]
+        if {"pk", "fields"} <= set(names):  # what Django's dumpdata writes
+            way = "[.[] | {id: .pk} + .fields]" if self.format == "json" else "{id: .pk} + .fields"
+            near = [f"; jq -c '{way}' {self._quoted} makes records of it"]
         raise ValueError(f"{escape(self.name)}: {what} {' and '.join(wrong)}; found: "
                          + ", ".join(map(format_value, found[:20])) + "".join(near))
 

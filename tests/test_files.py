@@ -294,9 +294,21 @@ def test_objects_over_several_lines_are_refused_with_the_command_that_helps(
         assert set(load(lines).found.values()) == {GOOD}
 
 
-def test_objects_without_any_field_are_refused_with_what_they_have(load: Load) -> None:
+def test_a_django_dump_is_refused_with_the_command_that_helps(load: Load, tmp_path: Path) -> None:
     loaded = load(DUMPDATA)
-    assert loaded.status == 2 and all(f'"{key}"' in loaded.error for key in ("model", "pk", "fields"))
+    assert loaded.status == 2 and "fields" in loaded.error
+    assert "jq" in loaded.error
+    if shutil.which("jq"):
+        command = re.search(r"jq -c '[^']+' export", loaded.error).group()
+        records = subprocess.run(
+            shlex.split(command), cwd=tmp_path, capture_output=True, check=True, timeout=30
+        ).stdout
+        assert load(records).rows == PEOPLE
+
+
+def test_objects_without_any_field_are_refused_with_what_they_have(load: Load) -> None:
+    loaded = load('[{"_id":{"$oid":"5f"},"nmae":"Ada"},{"_id":{"$oid":"6f"},"nmae":"Bo"}]')
+    assert loaded.status == 2 and "no column id" in loaded.error and '"nmae"' in loaded.error
 
 
 # --------------------------------------------------------------------------------------- A list that is wrapped in JSON

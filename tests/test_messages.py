@@ -189,7 +189,7 @@ MISTAKES: list[tuple[str, list[str]]] = [
     ("--users open.json", ["open.json"]),
     ("--users number.json", ["number.json"]),
     ("--users text.json", ["text.json"]),
-    ("--users dump.json", ["dump.json", "no column id", "fields"]),
+    ("--users dump.json", ["dump.json", "fields", "jq"]),
     # places
     ("--users users.csv --db users.csv", ["users.csv", "folder|directory"]),
     ("--users users.csv --db users.csv/shop", ["users.csv", "folder|directory"]),
