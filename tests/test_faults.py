@@ -140,7 +140,7 @@ def test_a_database_that_may_not_grow_fails_alone(tmp_path, model, pages):
     check_fault(tmp_path, load, outcome, f"{model}.db", cause="full")
 
 
-@pytest.mark.parametrize("size", some(1, [200_000, 100_000, 500_000]))
+@pytest.mark.parametrize("size", some(1, [200_000, 100_000, 300_000]))
 def test_a_limit_on_the_size_of_files_fails_the_database_that_reaches_it(tmp_path, long_load, size):
     pytest.importorskip("resource")
     outcome = run_load(tmp_path, *long_load.arguments, "--batch-size", 200, patch=LIMIT_FILES.format(size=size))
