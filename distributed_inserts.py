@@ -1686,8 +1686,9 @@ class Batch:
         if self.failure:
             self.clashes, self.verdicts = {}, dict.fromkeys(range(self.size), FAILED)
         self.verdicts.update(dict.fromkeys(self.unsettled, FAILED))
-        for position, problems in self.clashes.items():
-            self.problems.setdefault(position, []).extend(problems)
+        for position in self.clashes.keys() & self.problems.keys():
+            self.clashes[position] += self.problems[position]
+        self.problems.update(self.clashes)
         self.verdicts.update(dict.fromkeys(self.problems, REJECTED))
         self.counts = Counter(self.verdicts.values())
         if inserted := self.size - len(self.verdicts):
@@ -2373,7 +2374,8 @@ class Section:
         self.failure = self.failure or batch.failure or next(iter(batch.unsettled.values()), None)
         if not batch.problems:
             return
-        kinds = Counter([tuple(map(KIND, problems)) for problems in batch.problems.values()])
+        lists = batch.problems.values()
+        kinds = Counter([(KIND(*each),) if len(each) == 1 else tuple(map(KIND, each)) for each in lists])
         for problems, count in kinds.items():
             reasons = {f"{field or 'record'} {code}" for field, code, _ in problems}
             if all([waits for _, _, waits in problems]):
