@@ -219,7 +219,7 @@ def format_value(value: object, limit: int = 60) -> str:
         return escape(f"x'{value.hex()}'", limit)       # as SQL has it
     try:
         return escape(json.dumps(value, ensure_ascii=False, default=str), limit)
-    except (TypeError, ValueError, RecursionError):     # odd keys, 5,000 digits, nested too deeply
+    except Exception:                       # odd keys, 5,000 digits, nested too deeply, a broken __str__
         return f"a {type(value).__name__}"
 
 
@@ -2075,6 +2075,7 @@ class Databases:
             cells, unread = record_cells(worker.schema, record)
             batch = Batch(worker.schema, Block(cells, [1], tuple, unread), range(1), 1, replace)
             self.check(batch)
+            batch.began_at = time.perf_counter()        # from now on it waits for this database
             worker.submit(batch)
             batch.answered.wait()
             return batch.outcome(0)
@@ -2093,12 +2094,13 @@ class Databases:
             self._calls.discard(call)
 
     def _find_worker(self, model: str) -> InsertWorker:
-        if model not in self.workers:
+        if model not in [*self.workers]:    # whatever it is
             raise ValueError(f"{format_value(model)} is no model; there are {', '.join(self.workers)}")
         return self.workers[model]
 
     def _enter(self, call: object) -> None:
-        self._calls.add(call)               # before it looks, as `close` marks before it counts
+        if not self._is_closed:             # or those who call again and again would keep it open
+            self._calls.add(call)           # before it looks again, as `close` marks before it counts
         if self._is_closed:
             raise RuntimeError("the databases are closed")
 

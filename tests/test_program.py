@@ -442,6 +442,19 @@ def test_calls_while_the_block_is_left_are_answered_or_told(databases):
     assert answers.count("inserted") == len(databases.rows("users"))
 
 
+def test_what_cannot_even_be_shown_is_a_bad_record(sqlite):
+    class Broken:
+        def __str__(self) -> str:
+            raise LookupError
+
+    with program.open_databases(sqlite.place) as shop:
+        for record in (Broken(), [Broken()], {**ANN, "id": Broken()}, {**ANN, "name": Broken()}):
+            outcome = shop.insert("users", record)
+            assert outcome.verdict == "rejected" and all(map(str, outcome.problems))
+        with pytest.raises(ValueError, match="no model"):
+            shop.insert([], ANN)
+
+
 # --------------------------------------------------------------------------------------------- Many callers at once
 
 
@@ -915,6 +928,7 @@ def test_the_api_answers_as_http_has_it(api, tmp_path):
     )
     assert all(problem["message"] for problem in answer["problems"])
     assert codes(api("POST", "/users", {"id": 3, "name": "", "email": "ann@example.com"}))[0] == 422
+    assert api("POST", "/users", raw=b"[" * 100_000)[0] == 422
     for raw in (b"", b"{", b"[]", b"null", b"5", b'"text"', b"\xff\xfe"):
         status, answer = api("POST", "/users", raw=raw)
         assert status == 422 and [problem["code"] for problem in answer["problems"]] == ["malformed"], raw
