@@ -448,7 +448,7 @@ def record_cells(schema: Schema, record: object) -> tuple[list[list], dict[int, 
     try:
         names = set(record.keys())              # a sqlite3.Row is no Mapping, but has keys
         return [[record[name] if name in names else None] for name in schema.names], {}
-    except Exception:                           # whatever it is
+    except Exception:                           # it may be unhashable
         what = f"{format_value(record)} is not an object with named fields"
         return [[None]] * len(schema.names), {0: malformed(what, record)}
 
@@ -745,7 +745,7 @@ class Source:
                 wrong = [f"the columns of {other.table} (load it with --{other.table})"]
         others = [name for name in names if name not in self._places]
         near = [f"; {name} could be {format_value(match)}"
-                for name in missing for match in find_near(name, others, 0.54)]      # qty
+                for name in missing for match in find_near(name, others, 0.54)]      # qty is quantity
         if self.format == "csv" and (len(names) == 1 or not near and len(missing) == len(self._places)):
             near = ["; the first line has to name the columns, with , ; | or a tab between them"]
         if {"pk", "fields"} <= set(names):  # what Django's dumpdata writes
@@ -847,7 +847,7 @@ class Source:
 
         A quote that was never meant as one would swallow the records below it.  So a record ends where a line
         could be a record by itself, see `_record_lines`; a line whose quote finds no end is rejected alone,
-        and those that it was followed over are read each by itself: no line is read more than three times.
+        and those that it was followed over are read each by itself: no line is read more than four times.
         """
         reader, rows = self._reader(lines), []
         with contextlib.suppress(csv.Error):
@@ -858,12 +858,14 @@ class Source:
         below = alone = 0
         while below < len(lines):
             row: list[str] | Problem = []
-            width, end = self.width + 1, below + 2
-            try:                            # of a row that is short, records may be as short
-                while end > below + 1 and len(row) < width:
-                    width = len(row) or self.width
+            width = self.width
+            try:
+                for _ in range(2):
                     reader = self._reader(self._record_lines(lines, below, below < alone, width))
                     row, end = next(reader), below + reader.line_num
+                    if end == below + 1 or len(row) >= width:
+                        break
+                    width = len(row)        # as a row is short, records in it may be as short
             except csv.Error as error:
                 is_open, reached = "end of data" in str(error), below + reader.line_num
                 if is_open and reached == len(lines) and not at_end:
@@ -880,7 +882,7 @@ class Source:
         """Yield a record's first line, and those below as far as none of them is a record by itself.
 
         The last line of a cell, which closes the quote, may look like one by chance.  It counts only if the
-        first line has all cells, as where the quote is a stray one, with the id left of it or a record's.
+        first line reaches all fields, and the id stands left of the quote or that line is a record.
         """
         first = lines[start]
         yield first
@@ -1752,10 +1754,7 @@ def settle(batch: Batch, table: Any) -> None:
         gone |= _judge_suspects(batch, sorted(suspects), stored, holders, table)
     new: Sequence[int] = range(batch.size)
     if gone:
-        keeps = bytearray(b"\1") * batch.size
-        for position in gone:
-            keeps[position] = 0
-        new = list(itertools.compress(new, keeps))
+        new = list(itertools.filterfalse(gone.__contains__, new))
     _store(batch, new, lambda some: table.insert(
         pick(batch.columns, some), dict(zip(batch.keys, pick(batch.keys.values(), some)))))
 
@@ -2094,7 +2093,7 @@ class Databases:
             self._calls.discard(call)
 
     def _find_worker(self, model: str) -> InsertWorker:
-        if model not in [*self.workers]:    # whatever it is
+        if model not in [*self.workers]:    # it may be unhashable
             raise ValueError(f"{format_value(model)} is no model; there are {', '.join(self.workers)}")
         return self.workers[model]
 
@@ -2283,7 +2282,7 @@ LINE_END = re.compile("\r\n?|\n")
 PROGRESS_S = 0.1                    # between two looks at how far it is
 BAR_COLUMNS = 69                    # what is longer loses the rate
 COLOURS = dict(zip(VERDICTS, ("32", "32", "2", "31", "1;31")))          # SGR codes
-KIND = operator.attrgetter("field", "code", "waits")      # of a problem, to be counted
+KIND = operator.attrgetter("field", "code", "waits")    # of a problem, to be counted
 VERIFY_WORDS = {INSERTED: "sound", REJECTED: "broken", FAILED: FAILED}
 
 

@@ -418,6 +418,18 @@ def test_who_only_reads_is_answered_though_a_writer_waited_for_a_lock_in_vain(sq
             assert order.result(TIMEOUT_S).verdict == "inserted"
 
 
+def test_all_who_read_while_nobody_can_wait_for_it_once(sqlite):
+    with program.open_databases(sqlite.place) as shop:
+        shop.insert("users", ANN)  # in the end there is no write-ahead log, so a lock keeps readers out, too
+    with ThreadPoolExecutor(10) as pool, program.open_databases(sqlite.place, busy_timeout=1) as shop:
+        shop.find("users", 1)
+        with locked(Path(sqlite.place, "users.db"), "BEGIN EXCLUSIVE"):
+            calls = [pool.submit(shop.find, "users", 1) for _ in range(10)]
+            wait_until(lambda: all(call.done() for call in calls), timeout_s=6)  # not one second after the other
+            assert all(isinstance(call.exception(), program.StorageError) for call in calls)
+        assert shop.find("users", 1) == ANN
+
+
 def test_calls_while_the_block_is_left_are_answered_or_told(databases):
     answers: list[str] = []
 
