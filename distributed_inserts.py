@@ -1062,6 +1062,24 @@ class Patience:
                 self.tell(name, f"locked by another program for {time.monotonic() - begin:.1f} s")
 
 
+class Traces(dict[str, int]):
+    """What keys leave behind in 16 MiB: it has those that may be held (of a million, one in 100,000 is not)."""
+
+    def __init__(self) -> None:
+        self._bits = bytearray(1 << 24)     # a Bloom filter
+
+    def __contains__(self, key: object) -> bool:
+        number = hash(key)
+        return all(self._bits[number >> shift & 0xffffff] >> (number & 7) & 1 for shift in (3, 21, 40))
+
+    def update(self, pairs: Iterable[tuple[str, int]]) -> None:
+        """Let keys leave their traces, which stay."""
+        for key, _ in pairs:
+            number = hash(key)
+            for shift in (3, 21, 40):
+                self._bits[number >> shift & 0xffffff] |= 1 << (number & 7)
+
+
 class HeldKeys(dict[int, dict[str, int]]):
     """{key: id} by place: which records hold which unique keys."""
 
@@ -1093,11 +1111,13 @@ class Table:
     """
 
     ABORTS = is_trial = False
+    NOTICES = True                          # whatever others write, or irregular texts alone
 
-    def __init__(self, schema: Schema, name: str, patience: Patience, keeps_keys: bool = False) -> None:
-        """With `keeps_keys` those of a table that is empty are kept in memory while nobody else writes."""
+    def __init__(self, schema: Schema, name: str, patience: Patience, serves: bool = False) -> None:
+        """If it `serves` a program, memory is bounded; else the keys of a table that was empty are kept."""
         self.schema, self.last_id, self._held, self._version = schema, 0, HeldKeys(), None
-        self._name, self._patience, self._keeps_keys = name, patience, keeps_keys
+        self._name, self._patience, self._serves = name, patience, serves
+        self._held.are_all = self.NOTICES
         self._types = {each.name: self.TYPES[each.kind] for each in schema.fields}
         self._table, self._columns = f'"{schema.table}"', ", ".join(f'"{name}"' for name in schema.names)
 
@@ -1134,7 +1154,7 @@ class Table:
         if version == self._version:
             return                          # nobody else wrote
         self._version, self._held, self.last_id = version, HeldKeys(), self.find_last_id()
-        self._held.are_all = self._keeps_keys and not self.last_id
+        self._held.are_all = self.NOTICES and not self._serves and not self.last_id
         for name, (kind, use) in itertools.product(self.schema.unique.values(), self.INDEXES.items()):
             index = f"{self.schema.table}_{name}_{kind}"
             if not self._held.are_all and index not in self._found:     # it takes a second a million records
@@ -1148,13 +1168,19 @@ class Table:
         """Return {key: id} of those unique keys that a stored record holds in the field at `place`."""
         name, are_all = self.schema.names[place], self._held.are_all
         if place not in self._held:
-            where = "" if are_all else f"WHERE {self.IRREGULAR.format(name)}"
-            rows = self._read(f'SELECT "{name}", id FROM {self._table} {where}')
-            self._held[place] = {unique_key(text): id_ for text, id_ in rows if isinstance(text, str)}
+            self._held[place] = Traces() if self._serves else {}
+            self._held[place].update(self._read_keys(name))
         found = () if are_all else self._select(f'"{name}", id', self.LOWER.format(name), keys)
         held = self._held[place]
-        kept = {key: held[key] for key in filter(held.__contains__, keys)}      # half the time of an `if`
-        return {unique_key(text): id_ for text, id_ in found} | kept
+        kept = set(filter(held.__contains__, keys))
+        if kept and self._serves:
+            held = {key: id_ for key, id_ in self._read_keys(name) if key in kept}
+        return {unique_key(text): id_ for text, id_ in found} | {key: held[key] for key in kept if key in held}
+
+    def _read_keys(self, name: str) -> Iterator[tuple[str, int]]:
+        where = "" if self._held.are_all else f"WHERE {self.IRREGULAR.format(name)}"
+        rows = self._read(f'SELECT "{name}", id FROM {self._table} {where}')
+        return ((unique_key(text), id_) for text, id_ in rows if isinstance(text, str))
 
     def insert(self, columns: Sequence[Sequence], keys: Mapping[int, Sequence[str]]) -> None:
         """Insert records, whose unique keys are given by place: all, or none and ConstraintError."""
@@ -1256,7 +1282,7 @@ class SqlitePlace:
         return [os.path.join(os.path.abspath(self.shown), self.name(schema)) for schema in schemas]
 
     @_sqlite_errors
-    def open(self, schema: Schema, writes: bool = False, keeps_keys: bool = False) -> SqliteTable | None:
+    def open(self, schema: Schema, writes: bool = False, serves: bool = False) -> SqliteTable | None:
         """Return the table, made if it is missing and it `writes`, else None where there is none."""
         path, = self.paths([schema])
         is_there, values = os.path.lexists(path), (schema, path, self._patience)
@@ -1265,7 +1291,7 @@ class SqlitePlace:
             return found
         if found:                           # nothing is changed before it is known to be ours
             found.close()
-        return SqliteTable(*values, keeps_keys).opened(creates=True)
+        return SqliteTable(*values, serves).opened(creates=True)
 
 
 class SqliteTable(Table):
@@ -1293,9 +1319,9 @@ class SqliteTable(Table):
     IRREGULAR = f"""length("{{0}}") <> length(CAST("{{0}}" AS BLOB)) AND "{{0}}" GLOB '*[^ -~{STABLE}]*'"""
     INDEXES = {"lookup": f"({LOWER})", "irregular": f'("{{0}}") WHERE {IRREGULAR}'}
 
-    def __init__(self, schema: Schema, path: str, patience: Patience, keeps_keys: bool = False,
+    def __init__(self, schema: Schema, path: str, patience: Patience, serves: bool = False,
                  reads: bool = False) -> None:
-        super().__init__(schema, f"{schema.table}.db", patience, keeps_keys)
+        super().__init__(schema, f"{schema.table}.db", patience, serves)
         self._path, self._mode = path, None             # the journal mode it had
         self._connection = sqlite3.connect(_reading_uri(path) if reads else path, uri=reads,
                                            timeout=LOCK_POLL_S, isolation_level=None, check_same_thread=False)
@@ -1378,7 +1404,7 @@ class TrialTable(SqliteTable):
     is_trial = True
 
     def __init__(self, place: Any, patience: Patience, is_source: bool, schema: Schema, *_: object) -> None:
-        super().__init__(schema, "", patience, keeps_keys=True)
+        super().__init__(schema, "", patience)
         self._is_source = is_source
         self._stored = place.open(schema) or SqliteTable(schema, "", patience).opened(creates=True)
         self.opened(creates=True)
@@ -1479,14 +1505,14 @@ class PostgresPlace:
         """Return the files that no output may overwrite: none."""
         return []
 
-    def open(self, schema: Schema, writes: bool = False, keeps_keys: bool = False) -> PostgresTable | None:
+    def open(self, schema: Schema, writes: bool = False, serves: bool = False) -> PostgresTable | None:
         """Return the table, made if it is missing and it `writes`, else None where there is none."""
         import concurrent.futures           # only here
         settings = {name: value.replace("{model}", schema.table) for name, value in self._settings.items()}
         # Nothing interrupts libpq while it connects: the thread that does it is left behind instead.
         pool = concurrent.futures.ThreadPoolExecutor(1)
         answer = pool.submit(lambda: PostgresTable(
-            schema, self.name(schema), self._patience, settings).opened(writes))
+            schema, self.name(schema), self._patience, settings, serves).opened(writes))
         pool.shutdown(wait=False)
         while not concurrent.futures.wait([answer], 0.05).done:
             if self._patience.hurried():
@@ -1499,7 +1525,7 @@ class PostgresTable(Table):
 
     TYPES = {Kind.ID: "bigint PRIMARY KEY", Kind.COUNT: "bigint", Kind.REFERENCE: "bigint",
              Kind.PRICE: "double precision", Kind.TEXT: "text", Kind.EMAIL: "text"}
-    ABORTS, FITTING = True, {}              # these alone fit
+    ABORTS, NOTICES, FITTING = True, False, {}          # these alone fit
     # What `it` is (the last row counts), its columns in the words of TYPES, and its indexes.
     LOOK = """
         WITH it AS (SELECT * FROM pg_class WHERE oid = to_regclass('"{table}"'))
@@ -1533,10 +1559,11 @@ class PostgresTable(Table):
              " SELECT set_config('synchronous_commit', 'on', true)"
              " WHERE current_setting('synchronous_commit') = 'off'; ")
 
-    def __init__(self, schema: Schema, name: str, patience: Patience, settings: Mapping[str, str]) -> None:
+    def __init__(self, schema: Schema, name: str, patience: Patience, settings: Mapping[str, str],
+                 serves: bool) -> None:
         import psycopg
-        super().__init__(schema, name, patience)
-        self._held.are_all, self._timeout_ms = False, max(int(patience.timeout_s * 1000), 1)
+        super().__init__(schema, name, patience, serves)
+        self._timeout_ms = max(int(patience.timeout_s * 1000), 1)
         marks = [self.MARK.format(each, self._table) for each in schema.unique.values()]
         self._state = f"SELECT {', '.join(['coalesce(max(id), 0)', *marks])} FROM {self._table}"
         with _postgres_errors():
@@ -1745,10 +1772,13 @@ def settle(batch: Batch, table: Any) -> None:
                 if stored.get(row[0]) == row and row[0] not in twice and position not in gone}
         batch.verdicts.update(dict.fromkeys(same, UNCHANGED))
     suspects = set(positions_of({*stored, *twice}, ids))
+    others = [stored[ids[position]] for position in positions_of(stored, ids) if position not in same]
     holders = HeldKeys()                    # which stored records hold the batch's keys
     for place, keys in batch.keys.items():
-        left = [key for position, key in enumerate(keys) if position not in same] if same else keys
-        holders[place] = table.find_holders(place, list(filter(None, left)))
+        own = {unique_key(row[place]): row[0] for row in others if isinstance(row[place], str)}
+        left = [key for position, key in enumerate(keys)
+                if position not in same and key not in own] if stored else keys
+        holders[place] = own | table.find_holders(place, list(filter(None, left)))
         suspects.update(positions_of({*holders[place], *_repeated(keys)}, keys))
     suspects -= same | batch.unsettled.keys()
     gone |= same
@@ -2048,7 +2078,7 @@ class Databases:
         parents = {table for schema in written for table in schema.references.values()}
         for schema in schemas:
             if schema in written:
-                opens = functools.partial(open_table or place.open, schema, True, not serves)
+                opens = functools.partial(open_table or place.open, schema, True, serves)
             else:
                 opens = functools.partial(place.open, schema)
             if schema in written or schema.table in parents:

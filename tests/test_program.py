@@ -760,8 +760,7 @@ sys.path[:0] = [{root!r}]
 import distributed_inserts as program
 def insert(start):
     for number in range(start, start + {share}):
-        record = {{"id": number, "name": "Ann", "email": f"ann{{number}}@example.com"}}
-        assert shop.insert("users", record).verdict == "inserted"
+        assert shop.insert("products", {{"id": number, "name": f"{name} {{number}}", "price": 1}}).verdict == "inserted"
 with program.open_databases("shop") as shop:
     for turn in range({turns}):
         threads = [threading.Thread(target=insert, args=(1 + (turn * 16 + number) * {share},)) for number in range(16)]
@@ -773,12 +772,37 @@ with program.open_databases("shop") as shop:
 
 @HEAVY
 @pytest.mark.skipif(sys.platform != "linux", reason="what a process takes, as Linux counts it")
-def test_memory_does_not_grow_with_the_records_that_were_inserted(tmp_path):
-    script = RESIDENT.format(root=str(ROOT), share=2_500, turns=12)
+@pytest.mark.parametrize("name", ["pen", "Ёж"])  # the index finds the one, a database that folds ASCII not the other
+def test_memory_does_not_grow_with_the_records_that_were_inserted(tmp_path, name):
+    script = RESIDENT.format(root=str(ROOT), share=2_500, turns=12, name=name)
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=1200)
     assert done.stderr == ""
     peaks = list(map(int, done.stdout.split()))
     assert len(peaks) == 12 and peaks[-1] - peaks[5] < 8 * 1024  # KiB, for 240,000 records more
+
+
+def test_texts_that_no_database_folds_are_unique_call_after_call(databases):
+    """What is kept of them is bounded: it tells which may be taken, the database which are, and by whom."""
+    with program.open_databases(databases.place) as shop:
+        for number in range(1, 201):
+            assert shop.insert("products", {"id": number, "name": f"Стол {number}", "price": 1}).verdict == "inserted"
+    with program.open_databases(databases.place) as shop:
+        for number in range(1, 201):
+            taken = shop.insert("products", {"id": 1000 + number, "name": f"СТОЛ {number}", "price": 1})
+            assert [str(problem) for problem in taken.problems] == [
+                f'name "СТОЛ {number}" is already taken by product {number} (Стол {number})'
+            ]
+        for number, name, verdict in (
+            (1, "Стол 1", "replaced"),  # the price alone
+            (2, "стол 3", "rejected"),
+            (3, "Ёж", "replaced"),
+            (2, "стол 3", "replaced"),  # which is free now
+            (201, "Стол 2", "inserted"),
+            (202, "ЁЖ", "rejected"),
+        ):
+            made = shop.insert("products", {"id": number, "name": name, "price": 2}, replace=True)
+            assert (number, made.verdict) == (number, verdict)
+    check_sound(databases)
 
 
 def serve_until_killed(place: str) -> None:
