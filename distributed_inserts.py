@@ -235,6 +235,7 @@ def find_near(word: str, words: Sequence[str], likeness: float = 0.6) -> list[st
 # to store with a few C calls and points at the odd ones, which are judged.
 
 WHOLE_MAX = 2**63 - 1               # the largest integer of SQLite and of PostgreSQL's bigint
+TOO_LARGE = f"is beyond {WHOLE_MAX}, the largest whole number that can be stored"
 EMAIL_MAX = 254                     # RFC 5321, 4.5.3.1.3, without the angle brackets
 LOCAL_MAX = 64                      # before the @: RFC 5321, 4.5.3.1.1
 DIGITS_MAX = 15                     # decimal digits that a double keeps, whatever they are (IEEE 754)
@@ -258,7 +259,8 @@ class Numeral(str):
     """The text of a JSON number that is no integer: a number by its text, but not a text."""
 
 
-def _judge_number(field: str, value: object, pattern: re.Pattern[str], code: str) -> str | Problem:
+def _judge_number(field: str, value: object, pattern: re.Pattern[str], code: str,
+                  is_signed: bool = False) -> str | Problem:
     """Return the text by which a number is judged, or why it is none."""
     text = value.strip() if isinstance(value, str) else ""
     if isinstance(value, numbers.Number) and not isinstance(value, bool):
@@ -268,44 +270,41 @@ def _judge_number(field: str, value: object, pattern: re.Pattern[str], code: str
         except OverflowError:                                   # a fraction
             text = "1e999"
     if pattern.fullmatch(text):
-        return text
+        is_positive = not text.startswith("-") and text.lower().partition("e")[0].strip("0.")
+        return text if is_positive or is_signed else Problem(field, "not_positive", value)
     if value is None or text == NULL:
         return Problem(field, "missing", value)
     if isinstance(value, str) and not text:
         return Problem(field, "blank", value)
     number = pattern.match(text)
     rest = text[number.end() if number else 0:]
-    in_the_way = re.search(r"[^\s0-9.]", rest) or re.search(r"\s", rest) or re.search(r"\.", rest)
+    in_the_way = re.search(r"[^\s0-9.]", rest) or re.search(r"[\s.]", rest)
     return Problem(field, code, value, f": it holds {format_value(in_the_way.group())}" if in_the_way else "")
 
 
-def _judge_whole(field: str, value: object, lowest: int = 1) -> int | Problem:
-    text = _judge_number(field, value, WHOLE, "not_integer")
+def _judge_whole(field: str, value: object, is_signed: bool = False) -> int | Problem:
+    text = _judge_number(field, value, WHOLE, "not_integer", is_signed)
     if isinstance(text, Problem):
         return text
     number = int(text.partition(".")[0].lstrip("-0")[:20] or 0)     # more digits would not change the answer
-    number = -number if text.startswith("-") else number
-    if number < lowest and lowest == 1:
-        return Problem(field, "not_positive", value)
-    return number if lowest <= number <= WHOLE_MAX else Problem(
-        field, "out_of_range", value, f"is beyond {WHOLE_MAX}, the largest whole number that can be stored")
+    if number <= WHOLE_MAX:
+        return -number if text.startswith("-") else number
+    return Problem(field, "out_of_range", value, TOO_LARGE)
 
 
 def _judge_price(field: str, value: object) -> float | Problem:
     text = _judge_number(field, value, NUMBER, "not_number")
     if isinstance(text, Problem):
         return text
-    mantissa = text.lower().partition("e")[0]
-    digits = mantissa.replace(".", "").strip("0")
-    if mantissa.startswith("-") or not digits:
-        return Problem(field, "not_positive", value)
+    digits = text.lower().partition("e")[0].replace(".", "").strip("0")
     is_float = isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
     if len(digits) > DIGITS_MAX and not is_float:       # which is what a double keeps
         detail = f"has more than the {DIGITS_MAX} significant digits that are kept"
-        return Problem(field, "out_of_range", value, detail)
-    number = float(text)
-    return number if 0 < number < float("inf") else Problem(
-        field, "out_of_range", value, "is too large or too close to 0 to be stored")
+    elif 0 < (number := float(text)) < float("inf"):
+        return number
+    else:
+        detail = "is too large or too close to 0 to be stored"
+    return Problem(field, "out_of_range", value, detail)
 
 
 def _judge_text(field: str, value: object) -> str | Problem:
@@ -338,48 +337,35 @@ def _judge_email(field: str, value: object) -> str | Problem:
 
 
 def _convert_number(values: Sequence[object], kinds: set[type], number: Callable[[str], float], plain: bytes,
-                    longest: int | None = None) -> tuple[list, Collection[int]]:
+                    longest: int) -> tuple[list, Collection[int]]:
     """Convert numbers; a text of other than `plain` bytes is odd: known in 20 ns, by a match in 120."""
-    numerals, places = list(values), range(len(values))
-    texts = numerals
-    if kinds != {str}:                          # an int needs no closer look, unless it is too long
-        places = [position for position, value in enumerate(values) if longest or type(value) is not int]
-        texts = [str(value) if isinstance(value, str) or type(value) is int and 0 < value <= WHOLE_MAX else
-                 "?" for value in map(values.__getitem__, places)]
-    odd, rest = set(), "\n".join([*texts, ""]).encode(errors="replace").translate(None, plain)
-    if rest != b"\n" * len(texts):
-        rests = rest.split(b"\n")
-        if len(rests) != len(texts) + 1:        # a value holds a line break
-            return numerals, range(len(values))
-        odd.update(itertools.compress(places, rests))
-    if longest and max(map(len, texts)) > longest:
-        odd.update(position for position, text in zip(places, texts) if len(text) > longest)
+    if kinds == {int} and 0 < min(values) and max(values) < 10**DIGITS_MAX:
+        return list(map(number, values)), ()
+    texts = list(values) if kinds == {str} else [
+        value if isinstance(value, str) else str(value) if type(value) is int else "" for value in values]
+    rest = "\n".join(texts).encode(errors="replace").translate(None, plain)
+    if rest.count(b"\n") >= len(texts):         # a value holds a line break
+        return texts, range(len(texts))
+    odd = set(itertools.compress(itertools.count(), rest.split(b"\n"))) if rest.strip(b"\n") else set()
+    lengths = list(map(len, texts))
+    odd.update(positions_of({length for length in set(lengths) if not 0 < length <= longest}, lengths))
     for position in odd:
-        numerals[position] = 1
-    converted, left = [], map(number, numerals)
-    while len(converted) < len(numerals):
-        try:
-            converted.extend(left)              # keeps what came before an error
-        except ValueError:                      # nothing, or several points
-            odd.add(len(converted))
-            converted.append(1)
-    if min(converted) <= 0 or max(converted) > WHOLE_MAX:
-        odd.update(position for position, found in enumerate(converted) if not 0 < found <= WHOLE_MAX)
-    return converted, odd
+        texts[position] = "1"
+    try:
+        converted = list(map(number, texts))
+    except ValueError:                          # several points, or nothing else
+        return texts, range(len(texts))
+    return converted, odd if all(converted) else odd.union(positions_of({0}, converted))
 
 
-def _convert_text(values: Sequence[object], kinds: set[type]) -> tuple[list, set[int]]:
+def _convert_text(values: Sequence[object], kinds: set[type]) -> tuple[list, Iterable[int]]:
     texts = list(map(str.strip, values if kinds == {str} else [
         value if type(value) is str else "" for value in values]))
-    odd, joined = set(), "".join(texts)
-    if "" in texts or NULL in texts:
-        odd.update(positions_of({"", NULL}, texts))
-    if not joined.isprintable():
-        odd.update(position for position, text in enumerate(texts) if not text.isprintable())
-    if not joined.isascii():                    # str.isprintable() lets some pass that show nothing
-        odd.update(position for position, text in enumerate(texts)
-                   if not text.isascii() and SHOWS_NOTHING.fullmatch(text))
-    return texts, odd
+    odd, joined = {"", NULL}, "".join(texts)
+    if not joined.isprintable() or not joined.isascii():        # isprintable() passes some that show nothing
+        odd.update(text for text in texts if not text.isprintable()
+                   or not text.isascii() and SHOWS_NOTHING.fullmatch(text))
+    return texts, positions_of(odd, texts)
 
 
 def _convert_email(values: Sequence[object], kinds: set[type]) -> tuple[list, Iterable[int]]:
@@ -395,12 +381,12 @@ def positions_of(wanted: Collection[object], values: Iterable[object]) -> Iterat
     return itertools.compress(itertools.count(), map(wanted.__contains__, values)) if wanted else iter(())
 
 
-_convert_whole = functools.partial(_convert_number, number=int, plain=b"0123456789")
+_convert_whole = functools.partial(_convert_number, number=int, plain=b"0123456789", longest=18)
 _convert_price = functools.partial(_convert_number, number=float, plain=b"0123456789.", longest=DIGITS_MAX)
 RULES: dict[str, tuple[Callable, Callable]] = {
     Kind.ID: (_judge_whole, _convert_whole),
     Kind.COUNT: (_judge_whole, _convert_whole),
-    Kind.REFERENCE: (functools.partial(_judge_whole, lowest=-WHOLE_MAX), _convert_whole),
+    Kind.REFERENCE: (functools.partial(_judge_whole, is_signed=True), _convert_whole),
     Kind.TEXT: (_judge_text, _convert_text),
     Kind.EMAIL: (_judge_email, _convert_email),
     Kind.PRICE: (_judge_price, _convert_price),
@@ -419,20 +405,18 @@ def check_columns(schema: Schema, columns: Sequence[Sequence[object]], are_texts
     for field, values in zip(schema.fields, columns):
         (rule, convert), kinds = RULES[field.kind], {str} if are_texts else set(map(type, values))
         judge = functools.partial(rule, field.name)
-        if kinds == {str} and len(values) > 1:
-            judge = functools.cache(judge)  # bad texts recur
+        judge = functools.cache(judge) if kinds == {str} and len(values) > 1 else judge     # bad texts recur
+        converted, odd = [*values], (0,)    # to judge a single one takes half the time
         if kinds == {str} and len(values) > RECUR_OF and len(set(values[:RECUR_OF])) <= RECUR_MAX:
             known = {text: judge(text) for text in set(values)}     # 35 ns a value instead of 100
             converted = list(map(known.__getitem__, values))
             odd = positions_of({text for text, found in known.items() if isinstance(found, Problem)}, values)
         elif len(values) > 1:
             converted, odd = convert(values, kinds)
-        else:                               # to judge a single one takes half the time
-            converted, odd = [*values], (0,)
         for position in odd:
-            found = judge(values[position])
-            converted[position] = None if isinstance(found, Problem) else found
+            found = converted[position] = judge(values[position])
             if isinstance(found, Problem):
+                converted[position] = None
                 problems.setdefault(position, []).append(found)
         stored.append(converted)
     return stored, problems
@@ -493,23 +477,22 @@ FOLLOW_MAX = 1 << 22                # characters in which the end of a record is
 BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 READ_ERRORS = (OSError, EOFError, zlib.error)       # the last two: a gzip file that was cut or damaged
-EXCEL = "an Excel or OpenDocument workbook: save it as CSV UTF-8"
-IN_WORKBOOK = re.compile(rb"\[Content_Types\]|docProps/|opendocument")
 FOREIGN = {                         # how files begin that are none of ours, what they are, and the way out
-    b"\xd0\xcf\x11\xe0": EXCEL,
+    b"\xd0\xcf\x11\xe0": "an Excel workbook: save it as CSV UTF-8",
+    b"PK\x03\x04": "a zip archive (unpack it), or an Excel or OpenDocument workbook (save it as CSV UTF-8)",
     b"SQLite format 3\0": "an SQLite database: sqlite3 -csv -header FILE 'SELECT * FROM …' makes CSV of it",
-    **dict.fromkeys((b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"Rar!"),
+    **dict.fromkeys((b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"Rar!"),
                     "compressed or an archive: unpack it")}
 TOO_LONG = f"a record of more than {RECORD_MAX:,} characters"
-TOO_DEEP = "nested too deeply, or a number too long"
+EXPECTED = "a comma or the end of the array was expected"
 OPEN_QUOTE = "a quote is opened and not closed"
 # Blank lines, rows of empty cells, Excel's line with the separator, that of PowerShell's Export-Csv.
-ABOVE_HEADER = re.compile(r'(?:(?:[ \t,;|]*|"?sep=."?[ \t]*|"?#TYPE[^\r\n]*)(?:\r\n?|\n))*', re.IGNORECASE)
+ABOVE_HEADER = re.compile(r'(?:[,;|]|"?sep=."?|"?#TYPE.*|\s)*', re.IGNORECASE)
 SPACE_AFTER_QUOTE = re.compile(r'" +(?=[,;|\t\r\n]|$)')
-BETWEEN_OBJECTS = re.compile(r"\}[ \t\n\r]*,[ \t\n\r]*\{")
-BEFORE_ELEMENT = re.compile(r"[ \t\n\r]*([,\]])[ \t\n\r]*")
-TEXT_OR_LIST = re.compile(r'"(?:[^"\\]|\\.)*"|(\[)\s*[{\]]')          # a list of objects, or of nothing
+LIST = re.compile(r"\[\s*[{\]]")    # of objects, or of nothing
 LISTS_MAX = 20                      # of an object that are looked at
+COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
+LIST_END = re.compile(r"[ \t\n\r]*\][ \t\n\r]*")
 
 
 def _make_object(pairs: Sequence[tuple[str, object]]) -> dict | Problem:
@@ -522,52 +505,75 @@ def _make_object(pairs: Sequence[tuple[str, object]]) -> dict | Problem:
 
 # A number that is no integer stays text.
 JSON = json.JSONDecoder(object_pairs_hook=_make_object, parse_float=Numeral, parse_constant=Numeral)
+JSON_FLAT = json.JSONDecoder(parse_float=Numeral, parse_constant=Numeral)
+KEY_END = re.compile(r'"[ \t\n\r]*:')
 
 
-def decode_objects(text: str, count: int) -> list[dict] | None:
-    """Return so many JSON objects, a comma before each, or None: half the time of one by one."""
-    with contextlib.suppress(ValueError, RecursionError):
-        values = JSON.decode(f'[""{text}]')[1:]
-        if len(values) == count and set(map(type, values)) == {dict}:
-            return values
-    return None
+def decode_flat(text: str) -> list[dict]:
+    """Return the objects of a JSON array, if none holds another or a key twice, else []: half the time.
 
-
-def decode_elements(text: str, at_end: bool) -> tuple[list, list[tuple[int, int]], int, object]:
-    """Return the elements that a text begins with, their spans, where the rest begins and how it ended.
-
-    A comma stands before each.  It ended with None if more text is needed, "" at its end, else an error.
+    There are as many keys as ends of keys then; a text may look like one, which makes these more.
     """
-    # Objects that hold no list of objects end at these bounds; the last one is left for the next time.
-    bounds = [match.span() for match in BETWEEN_OBJECTS.finditer(text)] if len(text) <= RECORD_MAX else ()
-    if bounds and (objects := decode_objects(text[:bounds[-1][0] + 1], len(bounds))):
-        begins = [BEFORE_ELEMENT.match(text).end(), *(after - 1 for _, after in bounds)]
-        spans = [(begin, last + 1) for begin, (last, _) in zip(begins, bounds)]
-        return objects, spans, spans[-1][1], None
-    values, spans, end = [], [], 0
+    with contextlib.suppress(ValueError, RecursionError):
+        values = JSON_FLAT.decode(text) if len(text) <= RECORD_MAX else []
+        if set(map(type, values)) == {dict}:
+            count = sum(map(len, values))
+            return values if count == text.count(":") or count == len(KEY_END.findall(text)) else []
+    return []
+
+
+def decode_elements(text: str) -> tuple[list[object], list[int], list[int]]:
+    """Return the whole JSON values that a text begins with, a comma before each, where they begin and end."""
+    comma, last = COMMA.match(text), text.rfind("}") + 1
+    if objects := decode_flat(f"[{text[comma.end():last]}]") if comma else []:
+        ends = list(itertools.accumulate(len(piece) + 1 for piece in text.split("}")[:-1]))
+        if len(ends) == len(objects):       # none in a text
+            return objects, [text.index("{", end) for end in [0, *ends[:-1]]], ends
+    values, begins, ends, end, size = [], [], [], 0, len(text)
+    match, scan = COMMA.match, JSON.scan_once       # a tenth of the time
+    with contextlib.suppress(StopIteration, ValueError, RecursionError):
+        while comma := match(text, end):
+            begin = comma.end()
+            value, end = scan(text, begin)
+            if end == size and text[-1] not in '}]"':
+                break                       # a number may go on in the next text
+            values.append(value if end - begin <= RECORD_MAX else malformed(TOO_LONG))
+            begins.append(begin)
+            ends.append(end)
+    return values, begins, ends
+
+
+def find_error(text: str, begin: int = 0) -> tuple[str, int]:
+    """Return what is wrong with the JSON value that begins there, or behind it, and where that is."""
     try:
-        while (before := BEFORE_ELEMENT.match(text, end)) and before[1] == ",":
-            value, stop = JSON.raw_decode(text, before.end())
-            if stop == len(text) and not at_end:        # a number may go on
-                return values, spans, end, None
-            values.append(value if stop - before.end() <= RECORD_MAX else malformed(TOO_LONG))
-            spans.append((before.end(), stop))
-            end = stop
-        if before:
-            return values, spans, before.end(), ""
-        raise json.JSONDecodeError("a comma or the end of the array was expected", text, end)
-    except (ValueError, RecursionError) as error:               # or the text ends in mid-element
-        return values, spans, end, error if at_end else None
+        return EXPECTED, JSON.raw_decode(text, begin)[1]
+    except (ValueError, RecursionError) as error:
+        return getattr(error, "msg", "nested too deeply, or a number too long"), getattr(error, "pos", begin)
+
+
+def decode_line(line: str) -> object:
+    """Return the value of a line of JSON, or what is wrong with it as a Problem."""
+    if len(line) > RECORD_MAX:
+        return malformed(TOO_LONG)
+    line = line.strip("\ufeff \t\r\n")       # a mark is where files were joined
+    try:
+        value, end = JSON.scan_once(line, 0)
+    except (StopIteration, ValueError, RecursionError):
+        message, column = find_error(line)
+        return malformed(f"not JSON: {message}, column {column + 1}")
+    if end == len(line):
+        return value
+    rest = format_value(line[end:].strip(), 20)
+    return malformed("not JSON: " + ("a comma at the end" if rest == '","' else f"{rest} follows"))
 
 
 def _keep_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Decode bytes that are no text as U+DC00 + byte, in any encoding, and encode these as they were."""
-    if isinstance(error, UnicodeDecodeError):
-        return "".join(chr(0xDC00 + byte) for byte in error.object[error.start:error.end]), error.end
+    """Decode bytes that are no text as U+DC00 + byte; encode these as they were, half of a unit as "?"."""
     kept = error.object[error.start:error.end]
-    if kept.strip("".join(map(chr, range(0xDC00, 0xDD00)))):
+    if isinstance(error, UnicodeDecodeError):
+        return "".join(chr(0xDC00 + byte) for byte in kept), error.end
+    if not all("\udc00" <= character < "\udd00" for character in kept):
         raise error
-    # Half of a UTF-16 code unit at the end of a file cannot be written alone.
     return "?" if "16" in error.encoding else bytes(ord(character) & 0xff for character in kept), error.end
 
 
@@ -597,27 +603,30 @@ class Source:
     """
 
     unit, abort = "line", None
+    delimiter, format, bom, header = ",", "csv", b"", ""
+    cut: str | None = None
+    total: int | None = None                # in bytes
 
     def __init__(self, schema: Schema, path: str, encoding: str | None = None,
                  text: str | None = None) -> None:
-        self.schema, self.encoding, self.bom, self.header = schema, encoding or "utf-8", b"", ""
-        self.name, self.delimiter, self.format = "standard input" if path == "-" else path, ",", "csv"
+        self.schema, self.encoding, self.is_file = schema, encoding or "utf-8", text is None
+        self.name = "standard input" if path == "-" else path
         self._quoted = escape(shlex.quote(path))        # in a command
         self.notices: list[str] = []
-        self.cut: str | None = None
-        self.is_file, self.total = text is None, None   # in bytes
-        self._extra, self._is_checked = [], False
+        self._extra: list[str] | None = None            # names that are no field, once names were looked at
         self._places = {name.casefold(): place for place, name in enumerate(schema.names)}
-        self._line, self._column = 1 if text is None else 0, 0  # of a text counted from below its header
+        self._line, self._column = int(self.is_file), 0         # of a text counted from below its header
         self._bytes = io.BufferedReader(io.BytesIO(text.encode())) if text is not None else open(
             0 if path == "-" else path, "rb", BLOCK_CHARS, closefd=path != "-")
         self.close, self.done = self._bytes.close, self._bytes.tell     # how many of the `total` are read
-        if text is None and stat.S_ISREG((status := os.fstat(self._bytes.fileno())).st_mode):
+        if self.is_file and stat.S_ISREG((status := os.fstat(self._bytes.fileno())).st_mode):
             self.total = status.st_size
         try:
             self._text = self._open_text()
-            blocks = self._read_any(self._text.read(BLOCK_CHARS // 2))      # less is lost if it breaks off here
-            self._blocks = itertools.chain([first] if (first := next(blocks, None)) else (), blocks)
+            text = self._text.read(BLOCK_CHARS // 2)    # less is lost if it breaks off here
+            blocks = filter(operator.attrgetter("lines"), self._read_any(text))
+            first = list(itertools.islice(blocks, 1))
+            self._blocks = itertools.chain(first, blocks)
             if not first:
                 self.notices.append(f"{escape(self.name)} holds no record")
         except (*READ_ERRORS, UnicodeError) as error:
@@ -646,7 +655,6 @@ class Source:
         head = stream.peek(4096)[:4096]
         for magic, what in FOREIGN.items():
             if head.startswith(magic):
-                what = EXCEL if IN_WORKBOOK.search(head) else what
                 raise ValueError(f"{name} is not CSV or JSON but {what}")
         for bom, encoding in BOMS.items():
             if head.startswith(bom):
@@ -666,16 +674,14 @@ class Source:
         """Return the reader of what the text begins like; raises ValueError if it cannot hold records."""
         begins = text.lstrip()[:1]
         are_lines = re.match(r"\s*\{.*[^\s,[{]\s*\n\s*\{", text) is not None      # an object a line
-        if start := text.index("[") + 1 if begins == "[" else (
-                self._find_list(text) if begins == "{" and not are_lines else 0):
+        start = 0 if begins != "{" or are_lines else self._find_list(text)
+        if begins == "[" or start:
             self.format, self.header = "json", "["
-            return self._read_array(text, start)
+            return self._read_array(text, start or text.index("[") + 1)
         text = self._next_lines(text)
         if begins != "{":
             return self._read_csv(self._read_header(text))
-        lines = [line.strip().rstrip(",") for line in text.strip().split("\n", 2)[:2]]
-        if not are_lines and not any(self._fields_in(value := _decode_line(line)) or isinstance(
-                value, Problem) and line[:1] + line[-1:] == "{}" for line in lines):
+        if not are_lines and not re.match(r"\s*(?:.*\n)?\s*\{.*\}\s*,?\s*$", text, re.MULTILINE):
             raise ValueError(
                 f"{escape(self.name)} begins with {{ but is neither JSON Lines nor an object with one list in"
                 f" it: `jq -c . {self._quoted}` makes JSON Lines of objects, `jq .LIST` takes a list out")
@@ -689,10 +695,10 @@ class Source:
 
     def _find_list(self, text: str) -> int:
         """Return where the list of objects begins that an object holds, 0 if it is a record or has none."""
-        candidates = [match for match in TEXT_OR_LIST.finditer(text) if match[1]][:LISTS_MAX]
-        line = _decode_line(text.lstrip().partition("\n")[0])
-        for match in sorted(candidates, key=lambda match: match[0].endswith("]")):      # empty ones last
-            above = _decode_line(text[:match.start()] + "0}")
+        line = decode_line(text.lstrip().partition("\n")[0])
+        lists = itertools.islice(LIST.finditer(text), LISTS_MAX)
+        for match in sorted(lists, key=lambda match: match[0].endswith("]")):           # empty ones last
+            above = decode_line(text[:match.start()] + "0}")
             if isinstance(above, dict) and len(self._fields_in(above) | self._fields_in(line)) < 2:
                 return match.start() + 1
         return 0
@@ -706,90 +712,115 @@ class Source:
                 text += "\n" * more.endswith(("\n", "\r"))
         return text
 
-    # CSV
+    def _check_names(self, found: Sequence[str]) -> list[str]:
+        """Return the names folded; raises ValueError if a column is not among them, or more than once.
 
-    def _read_header(self, text: str) -> str:
-        """Return the text below the header; raises ValueError if a column is missing."""
-        name, start, found = escape(self.name), ABOVE_HEADER.match(text).end(), {}
-        if not text[start:].strip():
-            raise ValueError(f"{name} is empty: expected a header with {', '.join(self.schema.names)}")
-        for self.delimiter in DELIMITERS:
-            reader = self._reader(io.StringIO(SPACE_AFTER_QUOTE.sub('"', text[start:]), newline=""))
-            with contextlib.suppress(csv.Error):
-                cells = [cell.strip() for cell in next(reader)]
-                hits = sum(cell.casefold() in self._places for cell in cells)
-                found.setdefault(hits, (self.delimiter, cells, reader.line_num))
-        if not found:
-            raise ValueError(f"{name}:1: the header cannot be read: {OPEN_QUOTE}")
-        self.delimiter, cells, count = found[max(found)]
-        self._check_names(cells, "the header has")
-        folded = [cell.casefold() for cell in cells]
-        self.picks, self.width = list(map(folded.index, self._places)), len(cells)
-        self._extra = [cell for cell in cells if cell and cell.casefold() not in self._places]
-        if self.delimiter != ",":
-            self.notices.append(f"{name}: the columns are separated by {DELIMITERS[self.delimiter]}")
-        self.header = "".join(itertools.islice(io.StringIO(text[start:], newline=""), count))
-        self._line += len(re.findall("\r\n?|\n", text[:start])) + count
-        return text[start + len(self.header):] or self._next_lines()
-
-    def _check_names(self, found: Sequence[str], what: str) -> None:
-        """Raise ValueError, with what could be meant, if a field is not found, or more than once."""
-        names = [each.strip().casefold() for each in found]
+        Of JSON objects any may lack a key: they are refused if they have none, or fit another model.
+        """
+        names, is_csv = [each.strip().casefold() for each in found], self.format == "csv"
         missing = [name for name in self._places if name not in names]
         wrong = [f"no column {name}" for name in missing]
         wrong += [f"the column {name} twice" for name in self._places if names.count(name) > 1]
-        if not wrong:
-            return
-        for other in SCHEMAS:
-            if other is not self.schema and set(names) >= {name.casefold() for name in other.names}:
-                wrong = [f"the columns of {other.table} (load it with --{other.table})"]
-        others = [name for name in names if name not in self._places]
-        near = [f"; {name} could be {format_value(match)}"
-                for name in missing for match in find_near(name, others, 0.54)]      # qty is quantity
-        if self.format == "csv" and (len(names) == 1 or not near and len(missing) == len(self._places)):
+        others = [f"the columns of {other.table} (load it with --{other.table})" for other in SCHEMAS
+                  if other is not self.schema and {name.casefold() for name in other.names} <= set(names)]
+        if not wrong or not is_csv and (not names or len(missing) < len(self._places) and not others):
+            return names
+        near = [f"; {name} could be {format_value(match)}" for name in missing for match in find_near(
+            name, [name for name in names if name not in self._places], 0.54)]          # qty is quantity
+        if is_csv and (len(names) == 1 or not near and len(missing) == len(self._places)):
             near = ["; the first line has to name the columns, with , ; | or a tab between them"]
+        if self.format == "jsonl" and not near:
+            near = [f"; jq .LIST {self._quoted} takes a list out of an object"]
         if {"pk", "fields"} <= set(names):  # what Django's dumpdata writes
             way = "[.[] | {id: .pk} + .fields]" if self.format == "json" else "{id: .pk} + .fields"
             near = [f"; jq -c '{way}' {self._quoted} makes records of it"]
-        raise ValueError(f"{escape(self.name)}: {what} {' and '.join(wrong)}; found: "
+        raise ValueError(f"{escape(self.name)}: {'the header has' if is_csv else 'the objects have'}"
+                         f" {' and '.join(others[-1:] or wrong)}; found: "
                          + ", ".join(map(format_value, found[:20])) + "".join(near))
+
+    # CSV
 
     def _reader(self, lines: Iterable[str]) -> Any:
         csv.field_size_limit(FOLLOW_MAX)    # one for all readers; a record's size is judged here
         return csv.reader(lines, strict=True, skipinitialspace=True, delimiter=self.delimiter)
 
-    def _read_csv(self, text: str) -> Iterator[Block]:
-        """Yield the records of the text and of all that follows it."""
-        kept = ""                           # of a record that goes on in the next block
-        while text or kept:
-            text, at_end = kept + text, not text or len(kept) > FOLLOW_MAX
-            if block := self._split_plain(text):
-                kept = ""
-                yield block
-            else:
-                lines, shown, end = self._lines(text), self._lines(self._show_quotes(text)), 0
-                rows = self._read_rows(shown, at_end)
-                while part := list(itertools.islice(rows, ROWS_MAX)):
-                    yield from self._rows_block(part, lines, len(text) <= RECORD_MAX)
-                    end = part[-1][2]
-                self._line, kept = self._line + end, "".join(lines[end:])
-            text = self._next_lines(size=max(BLOCK_CHARS, len(kept)))
-
     @staticmethod
     def _lines(text: str) -> list[str]:
         return list(io.StringIO(text, newline=""))      # cut at \n, \r\n and \r
 
-    def _show_quotes(self, text: str) -> str:
-        """Return a text without white space before an opening quote that csv does not skip."""
-        if "\t" not in text and "\xa0" not in text:
-            return text
-        spaces, comma = " \xa0" if self.delimiter == "\t" else " \t\xa0", re.escape(self.delimiter)
-        hidden = rf'(?m)(?:^|(?<={comma}))[{spaces}]+(?="[^"{comma}\r\n])'
-        return re.sub(hidden, "", text)
+    def _read_header(self, text: str) -> str:
+        """Return the text below the header; raises ValueError if a column is missing."""
+        name, lines, found = escape(self.name), self._lines(text), {}
+        above = len([*itertools.takewhile(ABOVE_HEADER.fullmatch, lines)])
+        if above == len(lines):
+            raise ValueError(f"{name} is empty: expected a header with {', '.join(self.schema.names)}")
+        for self.delimiter in DELIMITERS:
+            reader = self._reader(SPACE_AFTER_QUOTE.sub('"', line) for line in lines[above:])
+            with contextlib.suppress(csv.Error):
+                cells = [cell.strip() for cell in next(reader)]
+                hits = sum(cell.casefold() in self._places for cell in cells)
+                found.setdefault(hits, (self.delimiter, cells, above + reader.line_num))
+        if not found:
+            raise ValueError(f"{name}:1: the header cannot be read: {OPEN_QUOTE}")
+        self.delimiter, cells, below = found[max(found)]
+        names = self._check_names(cells)
+        self.picks, self.width = list(map(names.index, self._places)), len(cells)
+        self._extra = [cell for cell, name in zip(cells, names) if cell and name not in self._places]
+        if self.delimiter != ",":
+            self.notices.append(f"{name}: the columns are separated by {DELIMITERS[self.delimiter]}")
+        self.header, self._line = "".join(lines[above:below]), self._line + below
+        return "".join(lines[below:]) or self._next_lines()
+
+    def _read_csv(self, text: str) -> Iterator[Block]:
+        """Yield the records of the text and of all that follows it."""
+        blanks, comma = " \xa0" if self.delimiter == "\t" else " \t\xa0", re.escape(self.delimiter)
+        hidden = re.compile(rf'(?m)(?:^|(?<={comma}))[{blanks}]+(?="[^"{comma}\r\n])')
+        kept = ""                           # of a record that goes on in the next block
+        while text or kept:
+            text, at_end = kept + text, not text or len(kept) > FOLLOW_MAX
+            if '"' in text and ("\t" in text or "\xa0" in text):
+                text = hidden.sub("", text)             # csv skips spaces alone before a quote
+            if block := self._split_plain(text):
+                kept = ""
+                yield block
+            else:
+                lines, end = self._lines(text), 0
+                rows = self._read_rows(lines, at_end)
+                while part := list(itertools.islice(rows, ROWS_MAX)):
+                    yield self._rows_block(part, lines, len(text) <= RECORD_MAX)
+                    end = part[-1][2]
+                self._line, kept = self._line + end, "".join(lines[end:])
+            text = self._next_lines(size=max(BLOCK_CHARS, len(kept)))
+
+    def _split_plain(self, text: str) -> Block | None:
+        """Return the records of a text in which every line is one, as wide as the header, else None.
+
+        Where nothing is quoted, without the csv module: 200 instead of 350 ns a row.  Each line's end becomes
+        a cell of its own; where these stand at a fixed stride, every line has as many cells as the header.
+        """
+        stride, comma, rows = self.width, self.delimiter, []
+        if '"' in text:
+            lines = self._lines(text)
+            with contextlib.suppress(csv.Error):
+                rows.extend(self._reader(lines))
+            cells, count = list(itertools.chain.from_iterable(rows)), len(lines)
+            is_plain = len(rows) == count and set(map(len, rows)) == {stride}
+        else:
+            ended, stride = text.replace("\r\n", "\n") + "\n" * (not text.endswith("\n")), stride + 1
+            marked = ended.replace("\n", f"{comma}\n{comma}")
+            cells, count = marked.split(comma)[:-1], (len(marked) - len(ended)) // 2
+            is_plain = ("\r" not in ended and len(cells) == count * stride
+                        and cells[self.width::stride].count("\n") == count)
+        # Where an id is blank, it is perhaps a row of empty cells.
+        if not is_plain or len(text) > RECORD_MAX or not all(map(str.strip, cells[self.picks[0]::stride])):
+            return None
+        self._line += count
+        return Block([cells[pick::stride] for pick in self.picks], range(self._line - count, self._line),
+                     lambda: self._lines(text), are_texts=True)
 
     def _rows_block(self, rows: Sequence[tuple[list[str] | Problem, int, int]], lines: Sequence[str],
-                    is_short: bool) -> Iterator[Block]:
-        """Yield rows, each with the lines from which to which it stands, as a block."""
+                    is_short: bool) -> Block:
+        """Return rows, each with the lines from which to which it stands, as a block."""
         cells, spans, unread, pick = [], [], {}, self.picks[0]
         for row, start, end in rows:
             if type(row) is list and not (is_short and len(row) == self.width and row[pick].strip()):
@@ -799,10 +830,9 @@ class Source:
             if row:
                 cells += row
                 spans.append((start, end))
-        if spans:
-            yield Block([cells[pick::self.width] for pick in self.picks],
-                        [self._line + start for start, _ in spans],
-                        lambda: ["".join(lines[start:end]) for start, end in spans], unread, are_texts=True)
+        return Block([cells[pick::self.width] for pick in self.picks],
+                     [self._line + start for start, _ in spans],
+                     lambda: ["".join(lines[start:end]) for start, end in spans], unread, are_texts=True)
 
     def _fit(self, row: list[str], lines: Sequence[str]) -> list[str] | Problem:
         """Return a row with as many cells as the header has, why it has not, or [] for a blank one."""
@@ -813,34 +843,6 @@ class Source:
         if max(self.picks) < len(row) and not any(map(str.strip, row[self.width:])):
             return (row + [""] * self.width)[:self.width]           # what is ignored does no harm
         return malformed(f"{len(row)} cell{'s' * (len(row) != 1)} where the header has {self.width}")
-
-    def _split_plain(self, text: str) -> Block | None:
-        """Return the records of a text in which every line is one, as wide as the header, else None.
-
-        Where nothing is quoted, without the csv module: 200 instead of 350 ns a row.  Each line's end becomes
-        a cell of its own; where these stand at a fixed stride, every line has as many cells as the header.
-        """
-        if len(text) > RECORD_MAX or '"' in text and text != self._show_quotes(text):
-            return None
-        end, stride, comma, rows = "\r\n" if "\r" in text else "\n", self.width, self.delimiter, []
-        if '"' in text:
-            lines = self._lines(text)
-            with contextlib.suppress(csv.Error):
-                rows.extend(self._reader(lines))
-            cells, count = list(itertools.chain.from_iterable(rows)), len(lines)
-            is_plain = len(rows) == count and set(map(len, rows)) == {stride}
-        else:
-            ended, stride = text if text.endswith("\n") else text + end, stride + 1
-            marked = ended.replace(end, f"{comma}\n{comma}")
-            cells, count = marked.split(comma)[:-1], (len(marked) - len(ended)) // (3 - len(end))
-            is_plain = (len(cells) == count * stride and cells[self.width::stride].count("\n") == count
-                        and (end == "\n" or ended.count("\r") == ended.count("\n") == count))
-        # Where an id is blank, it is perhaps a row of empty cells.
-        if not is_plain or not all(map(str.strip, cells[self.picks[0]::stride])):
-            return None
-        self._line += count
-        return Block([cells[pick::stride] for pick in self.picks], range(self._line - count, self._line),
-                     lambda: self._lines(text), are_texts=True)
 
     def _read_rows(self, lines: list[str], at_end: bool) -> Iterator[tuple[list[str] | Problem, int, int]]:
         """Yield each row, or why it is none, with the lines from which to which it stands.
@@ -857,15 +859,14 @@ class Source:
             return
         below = alone = 0
         while below < len(lines):
+            reached = below + 1 if below < alone else len(lines)
+            reader = self._reader(self._record_lines(lines, below, reached, self.width))
             row: list[str] | Problem = []
-            width = self.width
             try:
-                for _ in range(2):
-                    reader = self._reader(self._record_lines(lines, below, below < alone, width))
-                    row, end = next(reader), below + reader.line_num
-                    if end == below + 1 or len(row) >= width:
-                        break
-                    width = len(row)        # as a row is short, records in it may be as short
+                row, end = next(reader), below + reader.line_num
+                as_short = self._record_lines(lines, below, end, len(row))      # records in it may be so, too
+                if len(row) < self.width and len(list(as_short)) < end - below:
+                    raise csv.Error("unexpected end of data")
             except csv.Error as error:
                 is_open, reached = "end of data" in str(error), below + reader.line_num
                 if is_open and reached == len(lines) and not at_end:
@@ -878,7 +879,7 @@ class Source:
             yield row, below, end
             below = end
 
-    def _record_lines(self, lines: list[str], start: int, is_alone: bool, width: int) -> Iterator[str]:
+    def _record_lines(self, lines: list[str], start: int, stop: int, width: int) -> Iterator[str]:
         """Yield a record's first line, and those below as far as none of them is a record by itself.
 
         The last line of a cell, which closes the quote, may look like one by chance.  It counts only if the
@@ -889,7 +890,7 @@ class Source:
         cells = next(csv.reader([first], delimiter=self.delimiter, skipinitialspace=True))
         is_stray = first.count(self.delimiter) >= max(self.picks) and (
             self.picks[0] < len(cells) - 1 or self._is_record(first, width))
-        for line in map(lines.__getitem__, range(start + 1, start + 1 if is_alone else len(lines))):
+        for line in map(lines.__getitem__, range(start + 1, stop)):
             if (is_stray or line.count('"') % 2 == 0) and self._is_record(line, width):
                 return
             yield line
@@ -901,7 +902,7 @@ class Source:
         except csv.Error:                   # its first quote opens a cell: it is a stray one, too
             is_opening = (self.delimiter + line.partition('"')[0]).rstrip(" ").endswith(self.delimiter)
             row = line.split(self.delimiter) if is_opening else []
-        is_wide = len(row) >= width and not any(map(str.strip, row[self.width:]))
+        is_wide = len(row) >= max(width, self.picks[0] + 1) and not any(map(str.strip, row[self.width:]))
         return is_wide and WHOLE.fullmatch(row[self.picks[0]].strip()) is not None
 
     # JSON
@@ -909,57 +910,50 @@ class Source:
     def _read_json_lines(self, text: str) -> Iterator[Block]:
         """Yield the records of the text and of all that follows it, a line each."""
         while text:
-            lines = text.split("\n")
-            numbers = [number for number, line in enumerate(lines, self._line) if line.strip()]
-            lines = list(filter(str.strip, lines))
-            texts = list(map(str.strip, lines))
-            joined = "," + ",".join(texts)
-            # None is made of parts of two lines if each looks like an object, and no two objects are in one.
-            is_plain = (len(joined) <= RECORD_MAX and {text[0] + text[-1] for text in texts} == {"{}"}
-                        and len(BETWEEN_OBJECTS.findall(joined)) == len(texts) - 1)
-            values = is_plain and decode_objects(joined, len(texts)) or list(map(_decode_line, texts))
-            if values:
-                yield self._objects_block(values, numbers, lambda lines=lines: [
-                    line + "\n" for line in lines])
+            ended = text.removesuffix("\n")
+            lines, values = dict(enumerate(ended.split("\n"), self._line)), []
+            if ended.count("\n{") == len(lines) - 1:            # an object begins on each
+                values = decode_flat("[" + ended.replace("\n", ",\n") + "]")
+            if len(values) != len(lines):
+                lines = {number: line for number, line in lines.items() if line.strip()}
+                values = list(map(decode_line, lines.values()))
+            yield self._objects_block(values, list(lines), lambda lines=lines: [
+                line + "\n" for line in lines.values()])
             self._pass(text, len(text))
             text = self._next_lines()
 
     def _read_array(self, text: str, start: int) -> Iterator[Block]:
         """Yield the elements from `start` on; after a syntax error nobody knows where the next one begins."""
-        closing = "{}" if text[:start].strip() == "[" else '{"":0'      # of what it was wrapped in
-        if text[start:].lstrip()[:1] != "]":            # a comma before each element, the first one too
+        above = "{}" if text[:start].strip() == "[" else '{"":0'        # of what it was wrapped in
+        if not LIST_END.match(text, start):             # a comma before each element, the first one too
             text, start = f"{text[:start - 1]},{text[start:]}", start - 1
-        text, item, at_end, ended = self._pass(text, start), 1, False, None
-        while ended is None:
-            values, spans, end, ended = decode_elements(text, at_end)
-            if values:
-                begins = [0, *(begin for begin, _ in spans)]
-                steps = (text.count("\n", *pair) for pair in itertools.pairwise(begins))
-                numbers = list(itertools.accumulate(steps, initial=self._line))[1:]
-                yield self._objects_block(values, numbers, lambda text=text, spans=spans: [
-                    text[begin:end] for begin, end in spans], item)
-            item, text = item + len(values), self._pass(text, end)
-            if ended is None:
-                more = self._text.read(max(BLOCK_CHARS, len(text))) if len(text) < FOLLOW_MAX else ""
-                text, at_end = text + more, not more
-        text += self._text.read(RECORD_MAX)
-        where, message = re.match(r"[\s,]*", text).end(), ""
-        if ended:
-            where, message = getattr(ended, "pos", end + where) - end, getattr(ended, "msg", TOO_DEEP)
-        else:                               # nothing may follow but the end of what it was wrapped in
-            rest = _decode_line(closing + text)
-            if not text.strip() and closing != "{}":
-                message = "the end of the object is missing"
-            elif not isinstance(rest, dict) or any(self._fields_in(record) for each in rest.values()
-                                                   if isinstance(each, list) for record in each):
-                message = "more follows the list: " + (
-                    f"jq -c '.[]' {self._quoted} makes JSON Lines of several" if closing == "{}" else
-                    f"jq .LIST {self._quoted} takes one out")
-        if message:
-            self._pass(text, where)
-            message = f"not JSON at line {self._line}, column {self._column + 1}: {message}"
-            self.cut = f"{escape(self.name)}: {message}"
-            yield Block([[""]] * len(self._places), [self._line], lambda: [""], {0: malformed(message)}, item)
+        text, item, more = self._pass(text, start), 1, " "
+        while more or values:
+            values, begins, ends = decode_elements(text)
+            steps = map(text.count, itertools.repeat("\n"), [0, *begins], begins)
+            yield self._objects_block(values, list(itertools.accumulate(steps, initial=self._line))[1:],
+                                      lambda text=text, begins=begins, ends=ends: [
+                                          text[begin:end] for begin, end in zip(begins, ends)], item)
+            item, text = item + len(values), self._pass(text, ends[-1] if ends else 0)
+            ended = LIST_END.match(text)
+            more = "" if ended or len(text) > FOLLOW_MAX else self._text.read(max(BLOCK_CHARS, len(text)))
+            text += more
+        if ended:                           # nothing may follow but the end of what it was wrapped in
+            way, where = "'.LIST[]'" if ":" in above else "'.[]'", ended.end()
+            below = text[where:] + self._text.read(RECORD_MAX)
+            rest, message = decode_line(above + below), "the end of the object is missing"
+            if isinstance(rest, dict) and not any(self._fields_in(record) for each in rest.values()
+                                                  if isinstance(each, list) for record in each):
+                return
+            if below.strip():
+                message = f"more follows the list: jq -c {way} {self._quoted} makes JSON Lines of it"
+        else:
+            comma = COMMA.match(text)
+            message, where = find_error(text, comma.end()) if comma else (EXPECTED, 0)
+        self._pass(text, where)
+        message = f"not JSON at line {self._line}, column {self._column + 1}: {message}"
+        self.cut = f"{escape(self.name)}: {message}"
+        yield Block([[""]] * len(self._places), [self._line], lambda: [""], {0: malformed(message)}, item)
 
     def _pass(self, text: str, end: int) -> str:
         """Count the lines up to an end, and the characters of the last one; return the rest."""
@@ -971,8 +965,10 @@ class Source:
     def _objects_block(self, values: list[object], numbers: Sequence[int], raws: Callable[[], Sequence[str]],
                        first_item: int | None = None) -> Block:
         """Return JSON values as a block; those that are no objects, or have a key twice, are malformed."""
-        names = {key: key.strip().casefold() for key in dict.fromkeys(
-            itertools.chain.from_iterable(value for value in values if isinstance(value, dict)))}
+        if not values:
+            return Block((), ())
+        keys = dict.fromkeys(itertools.chain.from_iterable(value for value in values if type(value) is dict))
+        names = {key: key.strip().casefold() for key in keys}
         if list(names) != list(names.values()):
             values = [_make_object([(names[key], cell) for key, cell in value.items()])
                       if type(value) is dict else value for value in values]
@@ -980,32 +976,13 @@ class Source:
                   for position, value in enumerate(values) if type(value) is not dict}
         for position in unread:
             values[position] = {}
-        found = set(names.values())
-        if not self._is_checked:            # looked at once, as a header is
-            self._is_checked = True
-            fits_other = any({name.casefold() for name in other.names} <= found for other in SCHEMAS)
-            fits = self._places.keys() & found
-            if names and (not fits or fits_other and len(fits) < len(self._places)):
-                self._check_names(list(names), "the objects have")
+        if self._extra is None:             # looked at once, as a header is
+            self._check_names(list(names))
+            self._extra = []
         self._extra += [key for key, name in names.items()
                         if name not in self._places and key not in self._extra][:20]
         columns = [[value.get(name) for value in values] for name in self._places]
         return Block(columns, numbers, raws, unread, first_item)
-
-
-def _decode_line(line: str) -> object:
-    """Return the value of a line of JSON, or what is wrong with it as a Problem."""
-    if len(line) > RECORD_MAX:
-        return malformed(TOO_LONG)
-    line = line.strip().lstrip("\ufeff")            # where files were joined
-    try:
-        value, end = JSON.raw_decode(line)
-    except (ValueError, RecursionError) as error:
-        column = getattr(error, "pos", 0) + 1
-        return malformed(f"not JSON: {getattr(error, 'msg', TOO_DEEP)}, column {column}")
-    rest = line[end:].strip()
-    what = "a comma at the end" if rest == "," else f"{format_value(rest, 20)} follows"
-    return malformed(f"not JSON: {what}") if rest else value
 
 
 # -------------------------------------------------------------------------------------- Storage: both engines
@@ -1063,7 +1040,7 @@ class Patience:
 
 
 class Traces(dict[str, int]):
-    """What keys leave behind in 16 MiB: it has those that may be held (of a million, one in 100,000 is not)."""
+    """What keys leave behind in 16 MiB: it has those that may be held (of a million 1 in 100,000 is not)."""
 
     def __init__(self) -> None:
         self._bits = bytearray(1 << 24)     # a Bloom filter
@@ -1080,44 +1057,23 @@ class Traces(dict[str, int]):
                 self._bits[number >> shift & 0xffffff] |= 1 << (number & 7)
 
 
-class HeldKeys(dict[int, dict[str, int]]):
-    """{key: id} by place: which records hold which unique keys."""
-
-    are_all = True                          # or those of irregular texts alone, which no index finds
-
-    def free(self, rows: Iterable[tuple]) -> None:
-        """Let rows give way: they hold their keys no longer."""
-        for place, held in self.items():
-            for row in rows:                # what others stored may be no text
-                if isinstance(row[place], str) and held.get(key := unique_key(row[place])) == row[0]:
-                    del held[key]
-
-    def hold(self, columns: Sequence[Sequence], keys: Mapping[int, Sequence[str]] | None = None) -> None:
-        """Let records hold their keys, which are computed if they are not given."""
-        for place, held in self.items():
-            pairs = zip(keys[place] if keys else map(unique_key, columns[place]), columns[0])
-            if not self.are_all:
-                pairs = itertools.compress(pairs, map(re.compile(IRREGULAR_TEXT).search, columns[place]))
-            held.update(pairs)
-
-
 class Table:
     """One schema's table, through one connection, for one thread at a time: what the engines share.
 
-    An engine has SQL: TYPES (what else is FITTING), LOOK, CREATE, LOWER, IRREGULAR, INDEXES; whether an
-    error ABORTS the transaction; and methods that wait for locks: _execute, _select, _read (row by row),
-    _begin (return what differs after others wrote), _insert, _update (return how many rows); commit, abort
-    (from any thread: what waits fails), close.
+    An engine has SQL: TYPES (what else is FITTING), LOOK, CREATE, LOWER, IRREGULAR, INDEXES; and methods that
+    wait for locks: _execute, _select, _read (row by row), _begin (return what differs after others wrote),
+    _insert, _update (return how many rows); commit, abort (from any thread: what waits fails), close.
     """
 
-    ABORTS = is_trial = False
     NOTICES = True                          # whatever others write, or irregular texts alone
+    is_trial, beneath, rivals = False, None, None       # see `open_trial`
 
     def __init__(self, schema: Schema, name: str, patience: Patience, serves: bool = False) -> None:
         """If it `serves` a program, memory is bounded; else the keys of a table that was empty are kept."""
-        self.schema, self.last_id, self._held, self._version = schema, 0, HeldKeys(), None
+        self.schema, self.last_id, self._version = schema, 0, None
         self._name, self._patience, self._serves = name, patience, serves
-        self._held.are_all = self.NOTICES
+        self._held: dict[int, dict[str, int]] = {}      # by place: who holds which keys, or once held them,
+        self._holds_all = self.NOTICES      # all keys, or those of irregular texts, which no index finds
         self._types = {each.name: self.TYPES[each.kind] for each in schema.fields}
         self._table, self._columns = f'"{schema.table}"', ", ".join(f'"{name}"' for name in schema.names)
 
@@ -1153,61 +1109,61 @@ class Table:
         version = self._begin()
         if version == self._version:
             return                          # nobody else wrote
-        self._version, self._held, self.last_id = version, HeldKeys(), self.find_last_id()
-        self._held.are_all = self.NOTICES and not self._serves and not self.last_id
+        self._version, self._held, self.last_id = version, {}, self.find_last_id()
+        self._holds_all = self.NOTICES and not self._serves and not self.last_id
+        self.last_id = WHOLE_MAX if self.rivals else self.last_id
         for name, (kind, use) in itertools.product(self.schema.unique.values(), self.INDEXES.items()):
             index = f"{self.schema.table}_{name}_{kind}"
-            if not self._held.are_all and index not in self._found:     # it takes a second a million records
+            if not self._holds_all and index not in self._found:        # it takes a second a million records
                 self._execute(f'CREATE INDEX IF NOT EXISTS "{index}" ON {self._table} {use.format(name)}')
 
     def find_rows(self, ids: Collection[int]) -> dict[int, tuple]:
         """Return the stored ones of these records by id."""
-        return {row[0]: row for row in self._select(self._columns, "id", ids)} if ids else {}
+        beneath = self.beneath.find_rows(ids) if self.beneath else {}
+        return beneath | {row[0]: row for row in self._select(self._columns, "id", ids)} if ids else {}
 
     def find_holders(self, place: int, keys: Collection[str]) -> dict[str, int]:
-        """Return {key: id} of those unique keys that a stored record holds in the field at `place`."""
-        name, are_all = self.schema.names[place], self._held.are_all
-        if place not in self._held:
-            self._held[place] = Traces() if self._serves else {}
-            self._held[place].update(self._read_keys(name))
-        found = () if are_all else self._select(f'"{name}", id', self.LOWER.format(name), keys)
-        held = self._held[place]
+        """Return {key: id} of those unique keys that a stored record holds in the field at `place`.
+
+        Some are perhaps of records that were replaced since, see `_find_clashes`.
+        """
+        name, held = self.schema.names[place], self._held.get(place)
+        if held is None:
+            held = self._held[place] = Traces() if self._serves else {}
+            held.update(self._read_keys(name))
+        found = () if self._holds_all else self._select(f'"{name}", id', self.LOWER.format(name), keys)
         kept = set(filter(held.__contains__, keys))
         if kept and self._serves:
             held = {key: id_ for key, id_ in self._read_keys(name) if key in kept}
-        return {unique_key(text): id_ for text, id_ in found} | {key: held[key] for key in kept if key in held}
+        rivals = self.rivals.find_holders(place, keys) if self.rivals else {}
+        rivals |= {key: held[key] for key in kept if key in held}
+        return rivals | {unique_key(text): id_ for text, id_ in found}
 
     def _read_keys(self, name: str) -> Iterator[tuple[str, int]]:
-        where = "" if self._held.are_all else f"WHERE {self.IRREGULAR.format(name)}"
+        where = "" if self._holds_all else f"WHERE {self.IRREGULAR.format(name)}"
         rows = self._read(f'SELECT "{name}", id FROM {self._table} {where}')
         return ((unique_key(text), id_) for text, id_ in rows if isinstance(text, str))
 
-    def insert(self, columns: Sequence[Sequence], keys: Mapping[int, Sequence[str]]) -> None:
-        """Insert records, whose unique keys are given by place: all, or none and ConstraintError."""
-        self._store(self._insert, columns, len(columns[0]))
-        self.last_id = max(self.last_id, max(columns[0]))
-        self._held.hold(columns, keys)
+    def insert(self, columns: Sequence[Sequence], keys: Mapping[int, Sequence[str]],
+               replaces: bool = False) -> None:
+        """Insert records with these unique keys by place, or put them in the place of those with their ids.
 
-    def replace(self, rows: Sequence[tuple]) -> None:
-        """Put these rows in the place of the stored ones with their ids: all, or none and ConstraintError."""
-        before = self.find_rows([row[0] for row in rows])
-        self._store(self._update, rows, len(rows))
-        self._held.free(before.values())
-        self._held.hold(list(zip(*rows)))
-
-    def _store(self, action: Callable[[Sequence], int], records: Sequence, count: int) -> None:
-        has_savepoint = count > 1 or self.ABORTS        # or the statement undoes itself alone
-        if has_savepoint:
-            self._execute("SAVEPOINT part")
+        All, or none and ConstraintError.
+        """
+        self._execute("SAVEPOINT part")
         try:
-            if action(records) < count:
+            if (self._update if replaces else self._insert)(columns) < len(columns[0]):
                 raise ConstraintError("a trigger of the table skipped a record")
         except ConstraintError:
-            if has_savepoint:
-                self._execute("ROLLBACK TO part")
+            self._execute("ROLLBACK TO part")
             raise
-        if has_savepoint:
-            self._execute("RELEASE part")
+        self._execute("RELEASE part")
+        self.last_id = max(self.last_id, max(columns[0]))
+        for place, held in self._held.items():
+            pairs = zip(keys[place], columns[0])
+            if not self._holds_all:
+                pairs = itertools.compress(pairs, map(re.compile(IRREGULAR_TEXT).search, columns[place]))
+            held.update(pairs)
 
     def scan(self, size: int) -> Iterator[list[tuple]]:
         """Yield all stored records by id, `size` rows at a time, as they were at one moment."""
@@ -1224,20 +1180,17 @@ VALUES_MAX = 900                    # bound values in a statement; before SQLite
 PRAGMAS = "journal_mode=WAL", "synchronous=FULL", "fullfsync=1", "checkpoint_fullfsync=1"
 
 
-class _SqliteErrors(contextlib.ContextDecorator):
-    """Turns errors of SQLite and of the system into StorageErrors; 3 us faster than a generator."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
-        if isinstance(error, (sqlite3.Error, OSError, OverflowError, UnicodeError)):
+def _sqlite_errors(function: Callable) -> Callable:
+    """Return the function with errors of SQLite and of the system turned into StorageErrors."""
+    @functools.wraps(function)
+    def _try(*values: object) -> Any:
+        try:
+            return function(*values)
+        except (sqlite3.Error, OSError, OverflowError, UnicodeError) as error:
             kind = (ConstraintError if isinstance(error, sqlite3.IntegrityError) else
                     LockedError if "locked" in str(error) else StorageError)
             raise kind(describe(error)) from error
-
-
-_sqlite_errors = _SqliteErrors()
+    return _try
 
 
 def _reading_uri(path: str) -> str:
@@ -1285,13 +1238,10 @@ class SqlitePlace:
     def open(self, schema: Schema, writes: bool = False, serves: bool = False) -> SqliteTable | None:
         """Return the table, made if it is missing and it `writes`, else None where there is none."""
         path, = self.paths([schema])
-        is_there, values = os.path.lexists(path), (schema, path, self._patience)
-        found = SqliteTable(*values, reads=True).opened() if is_there else None
-        if not writes:
-            return found
-        if found:                           # nothing is changed before it is known to be ours
+        found = os.path.lexists(path) and SqliteTable(schema, path, self._patience, False, True).opened()
+        if writes and found:                # nothing is changed before it is known to be ours
             found.close()
-        return SqliteTable(*values, serves).opened(creates=True)
+        return SqliteTable(schema, path, self._patience, serves).opened(True) if writes else found or None
 
 
 class SqliteTable(Table):
@@ -1326,8 +1276,7 @@ class SqliteTable(Table):
         self._connection = sqlite3.connect(_reading_uri(path) if reads else path, uri=reads,
                                            timeout=LOCK_POLL_S, isolation_level=None, check_same_thread=False)
         self._file = os.stat(path) if path else None    # its identity
-        # Text that is not UTF-8 is read all the same; see `_keep_bytes`.
-        self._connection.text_factory = lambda text: text.decode("utf-8", "keep_bytes")
+        self._connection.text_factory = lambda text: text.decode("utf-8", "keep_bytes")     # whatever it is
 
     def _execute(self, sql: str, values: Sequence[object] = ()) -> Any:
         """Run a statement, again while others hold a lock; return its rows, or how many it changed."""
@@ -1339,8 +1288,9 @@ class SqliteTable(Table):
         return cursor.fetchall() if cursor.description else cursor.rowcount
 
     def _read(self, sql: str) -> Iterator[tuple]:
-        with _sqlite_errors:
-            yield from self._patience.insist(self._name, _sqlite_errors(self._connection.execute), sql)
+        cursor = self._patience.insist(self._name, _sqlite_errors(self._connection.execute), sql)
+        fetch = functools.partial(_sqlite_errors(cursor.fetchmany), 1000)
+        return itertools.chain.from_iterable(iter(fetch, []))
 
     def _select(self, what: str, value: str, among: Iterable[object]) -> list[tuple]:
         sql = f"SELECT {what} FROM {self._table} WHERE {value} IN (SELECT value FROM json_each(?))"
@@ -1370,9 +1320,11 @@ class SqliteTable(Table):
             count += self._execute(sql + ",".join([marks] * len(part[0])), values)
         return count
 
-    def _update(self, rows: Sequence[tuple]) -> int:
+    def _update(self, columns: Sequence[Sequence]) -> int:
+        if self.is_trial:                   # some stand in the table beneath
+            return self._insert(columns, "REPLACE")
         sql = f"UPDATE OR ABORT {self._table} SET {self._columns.replace(',', ' = ?,')} = ? WHERE id = ?"
-        return sum(self._execute(sql, (*row, row[0])) for row in rows)
+        return sum(self._execute(sql, values) for values in zip(*columns, columns[0]))
 
     @_sqlite_errors
     def commit(self) -> None:
@@ -1383,6 +1335,8 @@ class SqliteTable(Table):
 
     def abort(self) -> None:
         """Make the call that is waiting in another thread fail."""
+        if self.beneath:
+            self.beneath.abort()
         with contextlib.suppress(sqlite3.Error):        # it is closed
             self._connection.interrupt()
 
@@ -1393,50 +1347,19 @@ class SqliteTable(Table):
             if self._mode:
                 self._connection.execute(f"PRAGMA journal_mode={self._mode}")
         self._connection.close()
+        if self.beneath:
+            self.beneath.close()
 
 
-class TrialTable(SqliteTable):
-    """A private table that takes what would be stored, beside the stored one, which is only read: a dry run.
+def open_trial(place: Any, patience: Patience, is_source: bool, schema: Schema, *_: object) -> SqliteTable:
+    """Return a private table over the stored one, which is only read: a dry run inserts into it.
 
     If the stored records are themselves the source (--verify), they count only where others refer to them.
     """
-
-    is_trial = True
-
-    def __init__(self, place: Any, patience: Patience, is_source: bool, schema: Schema, *_: object) -> None:
-        super().__init__(schema, "", patience)
-        self._is_source = is_source
-        self._stored = place.open(schema) or SqliteTable(schema, "", patience).opened(creates=True)
-        self.opened(creates=True)
-
-    def begin(self) -> None:
-        """Begin a transaction; any id may be stored already, but those of a source grow."""
-        super().begin()
-        self.last_id = self.last_id if self._is_source else WHOLE_MAX
-
-    def find_rows(self, ids: Collection[int]) -> dict[int, tuple]:
-        """Return the records that are stored, or would be, by id."""
-        return self._stored.find_rows(ids) | super().find_rows(ids)
-
-    def find_holders(self, place: int, keys: Collection[str]) -> dict[str, int]:
-        """Return {key: id} of the keys that are, or would be, held; a replaced record's old key is free."""
-        stored = {} if self._is_source else self._stored.find_holders(place, keys)
-        replaced = super().find_rows(stored.values())
-        stored = {key: id_ for key, id_ in stored.items() if id_ not in replaced}
-        return stored | super().find_holders(place, keys)
-
-    def _update(self, rows: Sequence[tuple]) -> int:
-        return self._insert(list(zip(*rows)), "REPLACE")        # some stand in the stored table alone
-
-    def abort(self) -> None:
-        """Make the call that is waiting in another thread fail."""
-        self._stored.abort()
-        super().abort()
-
-    def close(self) -> None:
-        """Close both."""
-        self._stored.close()
-        super().close()
+    stored = place.open(schema)
+    table = SqliteTable(schema, "", patience).opened(True)
+    table.is_trial, table.beneath, table.rivals = True, stored, None if is_source else stored
+    return table
 
 
 # ---------------------------------------------------------------------------------------- Storage: PostgreSQL
@@ -1497,8 +1420,7 @@ class PostgresPlace:
         name = name or f"service {self._settings.get('service', '{model}')}"
         if host and not host.startswith("/"):
             name = f"{host}{':' * bool(port)}{port}/{name}".replace(":5432/", "/")
-        name = name.replace("{model}", schema.table)
-        # One database may hold all models, in schemas or by roles of their names.
+        name = name.replace("{model}", schema.table)    # or one database holds all, in schemas or by roles
         return escape(name if schema.table in name else f"{name} ({schema.table})", 200)
 
     def paths(self, schemas: Iterable[Schema]) -> list[str]:
@@ -1525,7 +1447,7 @@ class PostgresTable(Table):
 
     TYPES = {Kind.ID: "bigint PRIMARY KEY", Kind.COUNT: "bigint", Kind.REFERENCE: "bigint",
              Kind.PRICE: "double precision", Kind.TEXT: "text", Kind.EMAIL: "text"}
-    ABORTS, NOTICES, FITTING = True, False, {}          # these alone fit
+    NOTICES, FITTING = False, {}            # these alone fit
     # What `it` is (the last row counts), its columns in the words of TYPES, and its indexes.
     LOOK = """
         WITH it AS (SELECT * FROM pg_class WHERE oid = to_regclass('"{table}"'))
@@ -1609,13 +1531,13 @@ class PostgresTable(Table):
                     copy.write_row(row)
             return cursor.rowcount
 
-    def _update(self, rows: Sequence[tuple]) -> int:
+    def _update(self, columns: Sequence[Sequence]) -> int:
         settings = ", ".join(f'"{name}" = n."{name}"' for name in self.schema.names[1:])
         arrays = ", ".join(f"%s::{kind.removesuffix(' PRIMARY KEY')}[]" for kind in self._types.values())
         sql = (f"UPDATE {self._table} AS t SET {settings} FROM unnest({arrays}) AS n ({self._columns})"
                " WHERE t.id = n.id")
         with _postgres_errors(), self._db.cursor() as cursor:
-            return cursor.execute(sql, [list(column) for column in zip(*rows)]).rowcount
+            return cursor.execute(sql, list(map(list, columns))).rowcount
 
     def commit(self) -> None:
         """Return when the server has said that the transaction is committed, and on its disk."""
@@ -1641,10 +1563,9 @@ def find_place(text: str, patience: Patience) -> Any:
     """Return the place that --db names; raises ValueError for what is none."""
     if re.match(r"postgres(ql)?:", text):
         return PostgresPlace(text, patience)
-    if "://" in text and not os.path.exists(text):
-        raise ValueError(f"{escape(text.partition(':')[0], 20)}: --db takes a folder or a postgresql:// URL")
-    if re.match(r"\w+ *=.*\{model\}", text):        # libpq's other form, which may hold a password
-        raise ValueError("--db takes a folder, or a URL that begins with postgresql://")
+    other = re.match(r"(\w{1,20})(?:://| *=.*\{model\})", text)     # libpq's other form may hold a password
+    if other and not os.path.exists(text):
+        raise ValueError(f"--db takes a folder, or a URL that begins with postgresql://, not {other[1]}")
     return SqlitePlace(text, patience)
 
 
@@ -1663,11 +1584,9 @@ class Gate:
 
     def wait(self, timeout_s: float = -1) -> bool:
         """Block until it is open; return whether it is."""
-        if timeout_s < 0:
-            with self._lock:                # not left locked, whenever Ctrl-C comes
-                return True
-        is_open = self._lock.acquire(timeout=timeout_s)
-        if is_open:
+        # An open one is not taken: Ctrl-C could come before it is given back.
+        is_open = not self._lock.locked()
+        if not is_open and (is_open := self._lock.acquire(timeout=timeout_s)):
             self._lock.release()
         return is_open
 
@@ -1676,8 +1595,8 @@ class Batch:
     """Consecutive records of one input on their way to their verdicts.
 
     It belongs to its own thread until it is `ready`, to its worker until `answered`, then to the main thread.
-    By position: `problems` of a record and its references, `clashes` with other records, `unsettled` (why it
-    could not be decided).  `failure` is the reason why nothing of the batch is stored.
+    By position: `problems` of a record and its references, these with its `clashes` with other records, and
+    why it is `unsettled` (not decided).  `failure` is the reason why nothing of the batch is stored.
     """
 
     def __init__(self, schema: Schema, block: Block, part: range, first: int, replaces: bool = False) -> None:
@@ -1704,9 +1623,8 @@ class Batch:
         for place in self.schema.unique:
             texts = [text or "" for text in self.columns[place]]
             joined = "".join(texts)
-            if not joined.isascii() or joined != joined.lower():        # most keys are the texts themselves
-                texts = list(map(str.lower if joined.isascii() else unique_key, texts))
-            self.keys[place] = texts
+            is_folded = joined.isascii() and joined == joined.lower()   # most keys are the texts themselves
+            self.keys[place] = texts if is_folded else list(map(unique_key, texts))
 
     def line(self, position: int) -> int:
         """Return where a record begins."""
@@ -1716,14 +1634,10 @@ class Batch:
         """Tell the verdicts to who waits; of a batch that failed, only what a record is by itself counts."""
         if self.failure:
             self.clashes, self.verdicts = {}, dict.fromkeys(range(self.size), FAILED)
-        self.verdicts.update(dict.fromkeys(self.unsettled, FAILED))
-        for position in self.clashes.keys() & self.problems.keys():
-            self.clashes[position] += self.problems[position]
-        self.problems.update(self.clashes)
-        self.verdicts.update(dict.fromkeys(self.problems, REJECTED))
+        self.problems |= self.clashes
+        self.verdicts |= dict.fromkeys(self.unsettled, FAILED) | dict.fromkeys(self.problems, REJECTED)
         self.counts = Counter(self.verdicts.values())
-        if inserted := self.size - len(self.verdicts):
-            self.counts[INSERTED] = inserted
+        self.counts += {INSERTED: self.size - len(self.verdicts)}       # unless there are none
         self.ended_at = time.perf_counter()
         self.answered.open()
 
@@ -1763,131 +1677,86 @@ def settle(batch: Batch, table: Any) -> None:
     clashes too, but claims neither an id nor a key.
     """
     ids, gone = batch.columns[0], {*batch.problems, *batch.unsettled}
-    stored: dict[int, tuple] = {}           # the stored rows with these ids
+    rows: dict[int, tuple] = {}             # as they stand, by id
     same: set[int] = set()
     twice = _repeated(ids) if len(set(ids)) < len(ids) else set()
     if None in ids or min(ids) <= table.last_id:        # ids that only grow need no look-up at all
-        stored = table.find_rows({id_ for id_ in ids if id_ and id_ <= table.last_id})
+        rows = table.find_rows({id_ for id_ in ids if id_ and id_ <= table.last_id})
         same = {position for position, row in enumerate(zip(*batch.columns))
-                if stored.get(row[0]) == row and row[0] not in twice and position not in gone}
+                if rows.get(row[0]) == row and row[0] not in twice and position not in gone}
         batch.verdicts.update(dict.fromkeys(same, UNCHANGED))
-    suspects = set(positions_of({*stored, *twice}, ids))
-    others = [stored[ids[position]] for position in positions_of(stored, ids) if position not in same]
-    holders = HeldKeys()                    # which stored records hold the batch's keys
+    suspects = set(positions_of({*rows, *twice}, ids))
+    holders: dict[int, dict[str, int]] = {}             # of the batch's keys, by place
     for place, keys in batch.keys.items():
-        own = {unique_key(row[place]): row[0] for row in others if isinstance(row[place], str)}
-        left = [key for position, key in enumerate(keys)
-                if position not in same and key not in own] if stored else keys
-        holders[place] = own | table.find_holders(place, list(filter(None, left)))
+        left = [key for position, key in enumerate(keys) if position not in same] if same else keys
+        holders[place] = table.find_holders(place, list(filter(None, left)))
         suspects.update(positions_of({*holders[place], *_repeated(keys)}, keys))
-    suspects -= same | batch.unsettled.keys()
     gone |= same
-    if suspects:
-        gone |= _judge_suspects(batch, sorted(suspects), stored, holders, table)
+    if suspects := sorted(suspects - same - batch.unsettled.keys()):
+        rows |= table.find_rows({id_ for held in holders.values() for id_ in held.values()} - rows.keys())
+        gone |= _judge_suspects(batch, suspects, rows, holders, table)
     new: Sequence[int] = range(batch.size)
-    if gone:
-        new = list(itertools.filterfalse(gone.__contains__, new))
-    _store(batch, new, lambda some: table.insert(
-        pick(batch.columns, some), dict(zip(batch.keys, pick(batch.keys.values(), some)))))
+    _store(batch, list(itertools.filterfalse(gone.__contains__, new)) if gone else new, table)
 
 
-def _judge_suspects(batch: Batch, suspects: list[int], stored: dict[int, tuple], holders: HeldKeys,
-                    table: Any) -> set[int]:
+def _judge_suspects(batch: Batch, suspects: list[int], rows: dict[int, tuple],
+                    holders: dict[int, dict[str, int]], table: Any) -> set[int]:
     """Decide the suspects in input order; return the positions of those that are not to be inserted.
 
-    `stored` and `holders` are kept as they are after each record.  What replaces a stored row is stored here,
+    `rows` and `holders` are kept as they are after each record.  What replaces a stored row is stored here,
     before anything that may need its key.
     """
-    gone, inserted, replaced = set(suspects), {}, {}    # the last two: positions and rows by id
-    known = {**table.find_rows({id_ for held in holders.values() for id_ in held.values()}), **stored}
+    inserted: dict[int, int] = {}           # the position of what is to stand there, by id
+    replaced: dict[int, int] = {}
     for position, row in zip(suspects, zip(*pick(batch.columns, suspects))):
-        id_, before, is_sound = row[0], stored.get(row[0]), position not in batch.problems
+        id_, before, is_sound = row[0], rows.get(row[0]), position not in batch.problems
         if row == before and is_sound:
             batch.verdicts[position] = UNCHANGED
-        elif problems := _find_clashes(batch, position, row, before, holders, known):
-            batch.clashes[position] = problems
+        elif problems := _find_clashes(batch, position, row, rows, holders):
+            batch.clashes[position] = problems + batch.problems.get(position, [])
         elif is_sound:
-            holders.free([before] if before else [])
-            holders.hold([[value] for value in row])
-            stored[id_] = known[id_] = row
-            if before is None:
-                inserted[id_] = position
-                gone.remove(position)
-                continue
-            batch.verdicts[position] = REPLACED
-            if id_ in inserted:             # by this batch: the earlier record is stored as this one
-                for values in (*batch.columns, *batch.keys.values()):
-                    values[inserted[id_]] = values[position]
-            else:
-                replaced[id_] = position, row
-    new_rows = dict(replaced.values())
-    _store(batch, [*new_rows], lambda some: table.replace([new_rows[position] for position in some]))
-    return gone
+            rows[id_] = row
+            for place, keys in batch.keys.items():
+                holders[place][keys[position]] = id_
+            if before:
+                batch.verdicts[position] = REPLACED
+            (replaced if before and id_ not in inserted else inserted)[id_] = position
+    _store(batch, [*replaced.values()], table, True)
+    return set(suspects).difference(inserted.values())
 
 
-def _find_clashes(batch: Batch, position: int, row: tuple, before: tuple | None,
-                  holders: HeldKeys, known: Mapping[int, tuple]) -> list[Problem]:
+def _find_clashes(batch: Batch, position: int, row: tuple, rows: Mapping[int, tuple],
+                  holders: Mapping[int, Mapping[str, int]]) -> list[Problem]:
     """Return why a record cannot stand beside the others: its id has other content, a key another holder."""
-    problems = []
-    if before and not batch.replaces and row != before:
+    before, problems = rows.get(row[0], row), []
+    if before != row and not batch.replaces:
         differing = [name for name, old, new in zip(batch.schema.names, before, row) if old != new]
         problems.append(Problem("id", "conflict", row[0], " and ".join(differing)))
     for place, keys in batch.keys.items():
         holder = holders[place].get(keys[position], row[0])
-        if holder != row[0]:
-            text = known[holder][place] if holder in known else row[place]
+        text = rows.get(holder, row)[place]
+        if holder != row[0] and unique_key(text) == keys[position]:     # else it was replaced since
             differs = f" ({escape(str(text), 60)})" if text != row[place] else ""
             detail = f"{batch.schema.record} {holder}{differs}"
             problems.append(Problem(batch.schema.fields[place].name, "not_unique", row[place], detail))
     return problems
 
 
-def _store(batch: Batch, positions: list[int], action: Callable[[list[int]], None]) -> None:
+def _store(batch: Batch, positions: Sequence[int], table: Any, replaces: bool = False) -> None:
     """Store the records at these positions; one that a constraint of the table refuses fails alone."""
     try:
         if positions:
-            action(positions)
+            keys = dict(zip(batch.keys, pick(batch.keys.values(), positions)))
+            table.insert(pick(batch.columns, positions), keys, replaces)
     except ConstraintError as error:
         if len(positions) == 1:
-            batch.unsettled[positions[0]] = f"a constraint of the table refuses it: {error}"
+            id_, ids = batch.columns[0][positions[0]], batch.columns[0]         # others may have the same id
+            reason = f"a constraint of the table refuses it: {error}"
+            batch.unsettled |= dict.fromkeys(positions_of({id_}, ids), reason)
         for position in positions if len(positions) > 1 else ():
-            _store(batch, [position], action)
+            _store(batch, [position], table, replaces)
 
 
-class Ids:
-    """Which ids were stored: a byte each, from the first one on; those far from it are not known here."""
-
-    def __init__(self) -> None:
-        self._first, self._is_stored = 0, bytearray()
-
-    def add(self, ids: Sequence[int | None], gone: Collection[int]) -> None:
-        """Take ids in, but those at the positions that are gone."""
-        stored = [id_ for position, id_ in enumerate(ids) if position not in gone] if gone else ids
-        first = self._first = self._first or min(stored, default=0)
-        stop = first + min(max(stored, default=0) - first + 1, IDS_MAX)
-        self._is_stored.extend(bytes(max(stop - first - len(self._is_stored), 0)))
-        for id_ in stored:
-            if first <= id_ < stop:
-                self._is_stored[id_ - first] = 1
-
-    def missing(self, ids: Iterable[int | None]) -> dict[int, int]:
-        """Return those of the ids that are not in it, by position."""
-        first, is_stored = self._first, self._is_stored
-        stop = first + len(is_stored)
-        return {position: id_ for position, id_ in enumerate(ids)
-                if id_ is not None and not (first <= id_ < stop and is_stored[id_ - first])}
-
-
-class Question:
-    """A ticket that asks for the stored rows with some ids."""
-
-    def __init__(self, ids: Collection[int]) -> None:
-        self.ids, self.began_at, self.answered = ids, time.perf_counter(), Gate()
-        self.rows: dict[int, tuple] = {}
-        self.failure: str | None = None
-
-
-COMMIT, COMPLETE, CLOSE = "commit", "complete", "close"     # tickets that end a group, a model and a worker
 IDS_MAX = 1 << 25                   # ids of a model that are known without asking its database
 REJECTED_MAX = 500_000              # rejected records of a model whose lines are kept, at 100 bytes each
 
@@ -1895,28 +1764,30 @@ REJECTED_MAX = 500_000              # rejected records of a model whose lines ar
 class InsertWorker:
     """The only thread that uses one database's table; it answers every ticket, whatever happens.
 
-    The first error fails the transaction it hits and all records to come; a worker that `serves` another
-    program opens its table anew for the next ones.  It commits as soon as nothing else waits; one that loads,
-    only at COMMIT and COMPLETE tickets, so that its transactions depend on the input alone.
+    A ticket is what it has to call: `take` a batch, `commit`, answer a look-up.  The first error fails the
+    transaction it hits and all records to come; a worker that `serves` another program opens its table anew
+    for what is asked after that.  It commits as soon as nothing else waits; one that loads, only when it has
+    a ticket to, so that its transactions depend on the input alone.
     """
 
     def __init__(self, schema: Schema, name: str, open_table: Callable[[], Any], watch: Watch, serves: bool,
                  is_parent: bool) -> None:
         self.schema, self.name = schema, name
-        self.complete = Gate()   # all of this load's records are stored, or will not be
-        self.failure: str | None = None     # why nothing more is stored
-        self._last_failure, self._failed_at, self._unread_at = "", 0.0, 0.0
+        self.complete = Gate()              # all of this load's records are stored, or will not be
+        self.failure: str | None = None     # the last one
+        self._failed_at = self._unread_at = 0.0         # what began before fails alike: batches, look-ups
         self.is_absent = self._was_aborted = False      # there is no such table, and none is made
-        self.rejected: dict[int, int] = {}  # of a parent's records, by id, the lines of the rejected ones,
-        self.undecided: set[int] = set()    # those that a constraint of the table refused,
-        self._ids = Ids()                   # and those that are stored since it began
+        # Of a parent's records, by id: the line of a rejected one, None if a constraint refused it.
+        self.rejected: dict[int | None, int | None] = {}
+        self._first, self._is_stored = 0, bytearray()   # a byte each, from this id on: whether it is stored
         self.transactions = 0
-        self._open_table, self._watch, self._serves, self._is_parent = open_table, watch, serves, is_parent
+        self._open_table, self._watch, self._serves = open_table, watch, serves
+        self._is_asked = is_parent and not serves       # by children, once it is complete
         self._table: Any = None
         self._group: list[Batch] = []       # of the open transaction, which began at:
         self._begun_at: float | None = None
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
-        self.submit = self._queue.put       # gives a ticket its place, from any thread; CLOSE is the last
+        self.submit = self._queue.put       # gives a ticket its place, from any thread; None is the last
         self._thread = threading.Thread(target=self._run, name=f"insert-worker {name}", daemon=True)
         self.join = self._thread.join       # returns when all tickets are answered and the table is closed
         try:
@@ -1926,21 +1797,21 @@ class InsertWorker:
 
     def find(self, ids: Collection[int]) -> dict[int, tuple]:
         """Return the committed rows with these ids, to any thread; raises StorageError."""
-        question = Question(ids)
-        self.submit(question)
-        question.answered.wait()
-        if question.failure:
-            raise StorageError(question.failure)
-        return question.rows
+        answered, found = Gate(), []
+        self.submit(functools.partial(self._look_up, ids, time.perf_counter(), found, answered))
+        answered.wait()
+        if not found:
+            raise StorageError(self.failure)
+        return found[0]
 
     def missing(self, ids: Sequence[int | None]) -> dict[int, int]:
-        """Return which of these ids are not stored, by position, to any thread once it is complete.
-
-        Raises StorageError.
-        """
-        if self.failure:
+        """Tell any thread by position which ids are not stored, once it is complete; raises StorageError."""
+        if self.failure and not self._serves:
             raise StorageError(self.failure)
-        unknown = self._ids.missing(ids)
+        first, is_stored = self._first, self._is_stored
+        stop = first + len(is_stored)
+        unknown = {position: id_ for position, id_ in enumerate(ids)
+                   if id_ is not None and not (first <= id_ < stop and is_stored[id_ - first])}
         stored = self.find(set(unknown.values())) if unknown else {}
         return {position: id_ for position, id_ in unknown.items() if id_ not in stored}
 
@@ -1951,53 +1822,52 @@ class InsertWorker:
             table.abort()
 
     def _run(self) -> None:
-        try:
-            self._opened()
-        except Exception as error:
-            self._fail(error)
-        for ticket in iter(self._queue.get, CLOSE):
-            if isinstance(ticket, Batch):
-                self._take(ticket)
-            if not isinstance(ticket, Batch) or self._serves and self._queue.empty():
-                self._commit()
-            if isinstance(ticket, Question):            # it sees nothing that is not durable
-                self._look_up(ticket)
-            elif ticket is COMPLETE:
-                self.complete.open()
-        self._commit()
+        opens = functools.partial(self._look_up, (), time.perf_counter(), [], Gate())       # at once
+        for ticket in itertools.chain([opens], iter(self._queue.get, None), [self.commit]):
+            ticket()
+            if self._serves and self._queue.empty():
+                self.commit()
         if self._table:
             self._table.close()
 
+    def take(self, batch: Batch) -> None:
+        """Wait until a batch is ready, then store it in the transaction, which is begun if there is none."""
+        batch.ready.wait()
+        self._group.append(batch)
+        try:
+            if batch.began_at < self._failed_at:        # while it waited
+                batch.failure = self.failure
+            elif batch.failure and not self._serves:    # a later record must not take what it may claim
+                raise StorageError(batch.failure)
+            elif not batch.failure:
+                table = self._opened()
+                if self._begun_at is None:
+                    self._begun_at = time.perf_counter()
+                    table.begin()           # here a lock is waited for
+                settle(batch, table)
+                batch.transaction = self.transactions + 1
+        except Exception as error:
+            self._fail(error)
+
+    def _look_up(self, ids: Collection[int], began_at: float, found: list[dict], answered: Gate) -> None:
+        """Answer `find`; what waited while another look-up failed fails alike, without a try."""
+        self.commit()                       # it sees nothing that is not durable
+        try:
+            if began_at >= self._unread_at:
+                table = self._opened()
+                found.append(table.find_rows(ids) if table else {})
+        except Exception as error:
+            self._fail(error)
+            self._unread_at = self._failed_at
+        answered.open()
+
     def _opened(self) -> Any:
-        if self.failure:
-            raise StorageError(self.failure)
         if self._table is None and not self.is_absent:
             self._table = self._open_table()
             self.is_absent = self._table is None
         return self._table
 
-    def _take(self, batch: Batch) -> None:
-        """Wait until a batch is ready, then store it in the transaction, which is begun if there is none."""
-        batch.ready.wait()
-        self._group.append(batch)
-        if batch.failure and not self._serves:          # a later record must not take what this one may claim
-            self._fail(StorageError(batch.failure))
-        if self.failure or batch.began_at < self._failed_at:            # while it waited
-            batch.failure = self._last_failure
-        if batch.failure:
-            return
-        try:
-            table = self._opened()
-            if self._begun_at is None:
-                began_at = time.perf_counter()
-                table.begin()               # here a lock is waited for
-                self._begun_at = began_at
-            settle(batch, table)
-            batch.transaction = self.transactions + 1
-        except Exception as error:
-            self._fail(error)
-
-    def _commit(self) -> None:
+    def commit(self) -> None:
         """Commit what there is, synced, and only then answer."""
         group, began_at = self._group, self._begun_at
         try:
@@ -2017,41 +1887,34 @@ class InsertWorker:
 
     def _remember(self, batch: Batch) -> None:
         """Keep what children will ask about a parent's records."""
-        if self._serves or not self._is_parent or not batch.columns:
+        if not self._is_asked or not batch.columns:
             return
-        ids = batch.columns[0]
+        ids, gone = batch.columns[0], {*batch.problems, *batch.unsettled}
         for position in sorted(batch.problems) if len(self.rejected) < REJECTED_MAX else ():
             self.rejected.setdefault(ids[position], batch.line(position))
-        self.undecided.update(ids[position] for position in batch.unsettled)
-        if not batch.failure:
-            self._ids.add(ids, {*batch.problems, *batch.unsettled})
+        self.rejected.update(dict.fromkeys(ids[position] for position in batch.unsettled))
+        if batch.failure:
+            return
+        stored = [id_ for position, id_ in enumerate(ids) if position not in gone] if gone else ids
+        first = self._first = self._first or min(stored, default=0)
+        stop = first + min(max(stored, default=0) - first + 1, IDS_MAX)
+        self._is_stored.extend(bytes(max(stop - first - len(self._is_stored), 0)))
+        for id_ in stored:
+            if first <= id_ < stop:
+                self._is_stored[id_ - first] = 1
 
-    def _fail(self, error: Exception) -> str:
+    def _fail(self, error: Exception) -> None:
         """Fail the open transaction, what waits behind it and, unless it serves, all that is to come."""
         kind = "" if isinstance(error, StorageError) else f"{type(error).__name__}: "
         text = "interrupted" if self._was_aborted else kind + escape(str(error), 300)
-        reason = self.failure or f"{self.name}: {text}"
-        self._watch.log("ERROR", self.name, reason.removeprefix(f"{self.name}: "))
+        self._watch.log("ERROR", self.name, text)
+        self.failure = f"{self.name}: {text}"
         for batch in self._group:
-            batch.failure = batch.failure or reason
+            batch.failure = self.failure
         if self._table:
             self._table.close()
         self._table = self._begun_at = None
-        self._last_failure, self._failed_at = reason, time.perf_counter()
-        self.failure = None if self._serves else reason
-        return reason
-
-    def _look_up(self, question: Question) -> None:
-        """Answer a question; one that waited while another one failed fails alike, without a try."""
-        try:
-            if question.began_at < self._unread_at:
-                question.failure = self._last_failure
-            elif table := self._opened():
-                question.rows = table.find_rows(question.ids)
-        except Exception as error:
-            question.failure = self._fail(error)
-            self._unread_at = self._failed_at
-        question.answered.open()
+        self._failed_at = time.perf_counter() if self._serves else float("inf")
 
 
 # ------------------------------------------------------------------------------------------------- Inserting
@@ -2059,7 +1922,7 @@ class InsertWorker:
 # main thread makes batches of files and reports what is answered.
 
 
-class Databases:
+class Databases(contextlib.AbstractContextManager):
     """The insert workers of all models, and the way of a batch through them; made by `open_databases`.
 
     Any number of threads may use it.  Deleting is not offered: a user cannot be taken away safely from one
@@ -2074,24 +1937,21 @@ class Databases:
         self.workers: dict[str, InsertWorker] = {}
         self._calls, self._is_closed = set(), False     # calls in progress: one enters before it looks
         serves = sources is None
-        written = [schema for schema in schemas if serves or schema.table in self._sources]
-        parents = {table for schema in written for table in schema.references.values()}
-        for schema in schemas:
-            if schema in written:
-                opens = functools.partial(open_table or place.open, schema, True, serves)
-            else:
-                opens = functools.partial(place.open, schema)
-            if schema in written or schema.table in parents:
-                worker = self.workers[schema.table] = InsertWorker(
-                    schema, place.name(schema), opens, watch, serves, schema.table in parents)
-                if serves or schema not in written:
-                    worker.complete.open()
+        written = {schema.table for schema in schemas if serves or schema.table in self._sources}
+        parents = {table for schema in schemas if schema.table in written
+                   for table in schema.references.values()}
+        for schema in [schema for schema in schemas if schema.table in written | parents]:
+            writes = schema.table in written
+            opens = open_table if open_table and writes else place.open
+            worker = self.workers[schema.table] = InsertWorker(
+                schema, place.name(schema), functools.partial(opens, schema, writes, serves), watch, serves,
+                schema.table in parents)
+            if serves or not writes:
+                worker.complete.open()
 
-    def __enter__(self) -> Databases:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if not (kind and self._sources):    # a load that broke may wait for what will never come
+            self.close()
 
     def insert(self, model: str, record: Mapping[str, object], *, replace: bool = False) -> Outcome:
         """Return what became of one record, after its commit; never raises for a bad one or a database.
@@ -2100,40 +1960,35 @@ class Databases:
         same time share a commit.  After a failure the next call opens the database again.
         Raises ValueError for an unknown model, RuntimeError after closing.
         """
-        worker, call = self._find_worker(model), object()
-        try:
-            self._enter(call)
+        with self._calling(model) as worker:
             cells, unread = record_cells(worker.schema, record)
             batch = Batch(worker.schema, Block(cells, [1], tuple, unread), range(1), 1, replace)
             self.check(batch)
             batch.began_at = time.perf_counter()        # from now on it waits for this database
-            worker.submit(batch)
+            worker.submit(functools.partial(worker.take, batch))
             batch.answered.wait()
             return batch.outcome(0)
-        finally:
-            self._calls.discard(call)
 
     def find(self, model: str, id: int) -> dict[str, object] | None:
         """Return the stored record, or None; raises ValueError for an unknown model, StorageError."""
-        worker, call = self._find_worker(model), object()
-        try:
-            self._enter(call)
+        with self._calling(model) as worker:
             number = _judge_whole("id", id)
             rows = {} if isinstance(number, Problem) else worker.find([number])
             return dict(zip(worker.schema.names, rows[number])) if rows else None
-        finally:
-            self._calls.discard(call)
 
-    def _find_worker(self, model: str) -> InsertWorker:
+    @contextlib.contextmanager
+    def _calling(self, model: str) -> Iterator[InsertWorker]:
         if model not in [*self.workers]:    # it may be unhashable
             raise ValueError(f"{format_value(model)} is no model; there are {', '.join(self.workers)}")
-        return self.workers[model]
-
-    def _enter(self, call: object) -> None:
-        if not self._is_closed:             # or those who call again and again would keep it open
-            self._calls.add(call)           # before it looks again, as `close` marks before it counts
-        if self._is_closed:
-            raise RuntimeError("the databases are closed")
+        call = object()
+        try:
+            if not self._is_closed:         # or those who call again and again would keep it open
+                self._calls.add(call)       # before it looks again, as `close` marks before it counts
+            if self._is_closed:
+                raise RuntimeError("the databases are closed")
+            yield self.workers[model]
+        finally:
+            self._calls.discard(call)
 
     def carry(self, batch: Batch) -> None:
         """Bring a batch that has its ticket to its verdicts; a batch's thread runs it."""
@@ -2150,10 +2005,11 @@ class Databases:
             return
         batch.failure = "its thread ended early"        # unless it comes to the end of this
         try:
-            database, references = self.workers[batch.schema.table].name, batch.schema.references
+            references = batch.schema.references
             batch.validate()
             if references:
-                with self._watch.span(f"wait for {', '.join(references.values())}", database, batch.name):
+                name = f"wait for {', '.join(references.values())}"
+                with self._watch.span(name, self.workers[batch.schema.table].name, batch.name):
                     for table in references.values():
                         self.workers[table].complete.wait()     # an order waits for users and products here
             for place, table in references.items():
@@ -2173,22 +2029,16 @@ class Databases:
         except StorageError as error:       # all: a later order must not take the id of an undecided one
             missing, reason = dict(enumerate(ids)), str(error)
         for position, id_ in missing.items():
-            line, where = parent.rejected.get(id_), parent.name
-            if reason or id_ in parent.undecided:
+            line, where = parent.rejected.get(id_, 0), parent.name
+            if reason or line is None:
                 batch.unsettled[position] = f"whether its {name} exists is not known: {reason or where}"
                 continue
             if parent.is_absent:
                 where += f": there is no {where}{self._place.where}"
-            elif line is not None:
+            elif line:
                 where += f" ({source.place(line)} was rejected)"
-            value, waits = batch.cells[place][position], line is not None
-            batch.problems.setdefault(position, []).append(
-                Problem(name, "no_such_reference", value, where, waits))
-
-    def abort(self) -> None:
-        """Make what waits in the databases fail."""
-        for worker in self.workers.values():
-            worker.abort()
+            problem = Problem(name, "no_such_reference", batch.cells[place][position], where, line != 0)
+            batch.problems.setdefault(position, []).append(problem)
 
     def close(self) -> None:
         """Answer everybody who waits, and close the databases."""
@@ -2196,7 +2046,7 @@ class Databases:
         while self._calls:                  # not a Condition: Ctrl-C in its Python code leaves it locked
             time.sleep(CLOSE_POLL_S)
         for worker in self.workers.values():
-            worker.submit(CLOSE)
+            worker.submit(None)
         for worker in self.workers.values():
             worker.join()
 
@@ -2231,8 +2081,8 @@ class Loader:
         self.threads = 0                    # started so far
         self._databases, self._sources, self._report = databases, sources, report
         self._interrupts, self._batch_size, self._replaces = interrupts, batch_size, replaces
-        self._flight: deque[Batch] = deque()            # on their way, and how many of them and of their
-        self._new = self._new_records = 0               # records belong to the group that is not full yet
+        self._group: list[Batch] = []       # batches on their way: those of the group that is not full yet,
+        self._group_before: list[Batch] = []            # and those of the one before
 
     def run(self) -> None:
         """Load everything; an interrupt ends the reading, and what was read is brought to its verdicts."""
@@ -2242,8 +2092,7 @@ class Loader:
             sys.setswitchinterval(SWITCH_S)
             for level in find_levels(self._databases.schemas):
                 self._read_level([source for source in self._sources if source.schema in level])
-            while self._flight:
-                self._report_oldest()
+            self._report_all([*self._group_before, *self._group])
 
     def _read_level(self, sources: Sequence[Any]) -> None:
         """Read the sources in turns, a batch of each, until all have ended."""
@@ -2261,7 +2110,9 @@ class Loader:
                 turns.append((source, batches))
                 self._start(batch)
             else:
-                self._databases.workers[source.schema.table].submit(COMPLETE)
+                worker = self._databases.workers[source.schema.table]
+                worker.submit(worker.commit)
+                worker.submit(worker.complete.open)
 
     def _batches(self, source: Any) -> Iterator[Batch]:
         """Yield the records of a source: one a batch up to SINGLE_MAX, of more as they were read."""
@@ -2278,31 +2129,30 @@ class Loader:
 
     def _start(self, batch: Batch) -> None:
         """Give a batch its ticket, then start its thread: the order is decided here and nowhere else."""
-        self._databases.workers[batch.schema.table].submit(batch)
-        self._flight.append(batch)
-        self._new, self._new_records = self._new + 1, self._new_records + batch.size
+        worker = self._databases.workers[batch.schema.table]
+        worker.submit(functools.partial(worker.take, batch))
+        self._group.append(batch)
         try:                                # half the cost of threading.Thread, which waits until it runs
             _thread.start_new_thread(self._databases.carry, (batch,))
             self.threads += 1
         except (RuntimeError, MemoryError):             # the system allows no more
             self._databases.check(batch)
-        if self._new_records < GROUP_RECORDS and self._new < GROUP_BATCHES:
-            return
-        for source in self._sources:        # let all commit, and report the group before, while they do
-            self._databases.workers[source.schema.table].submit(COMMIT)
-        while len(self._flight) > self._new:
-            self._report_oldest()
-        self._new = self._new_records = 0
+        if len(self._group) >= min(GROUP_BATCHES, GROUP_RECORDS / batch.size):
+            for each in self._databases.workers.values():       # and report the group before, while they do
+                each.submit(each.commit)
+            self._report_all(self._group_before)
+            self._group_before, self._group = self._group, []
 
-    def _report_oldest(self) -> None:
-        batch, begin = self._flight.popleft(), time.monotonic()
-        while not batch.answered.wait(PROGRESS_S):
-            self._report.progress()
-            if time.monotonic() - begin > START_S:      # its thread may have died of want of memory
-                self._databases.check(batch)
-            if self._interrupts.patience.hurried():
-                self._databases.abort()
-        self._report.add(batch)
+    def _report_all(self, batches: Sequence[Batch]) -> None:
+        for batch in batches:
+            begin = time.monotonic()
+            while not batch.answered.wait(PROGRESS_S):
+                self._report.progress()
+                if time.monotonic() - begin > START_S:  # its thread may have died of want of memory
+                    self._databases.check(batch)
+                for worker in self._databases.workers.values() if self._interrupts.patience.hurried() else ():
+                    worker.abort()
+            self._report.add(batch)
 
 
 # ---------------------------------------------------------------------------------------- Reporting
@@ -2394,7 +2244,7 @@ class Section:
 
     def __init__(self, source: Any, name: str, words: Mapping[str, str]) -> None:
         self.source, self.name, self.table, self._words = source, name, source.schema.table, words
-        self.seconds, self._begin = 0.0, time.monotonic()
+        self.seconds = 0.0                  # until the last of its records was answered
         self.counts, self.why = Counter(), Counter()    # by verdict; rejected ones by field and code
         self.held: list[tuple[list, str, Outcome]] = []         # to be listed: cells, place, outcome
         self.failure: str | None = None     # the first reason why records failed
@@ -2402,27 +2252,21 @@ class Section:
 
     def count(self, batch: Batch) -> None:
         """Count an answered batch's records, and why some of them were rejected."""
-        self.seconds = time.monotonic() - self._begin
         self.counts.update(batch.counts)
         self.failure = self.failure or batch.failure or next(iter(batch.unsettled.values()), None)
-        if not batch.problems:
-            return
-        lists = batch.problems.values()
-        kinds = Counter([(KIND(*each),) if len(each) == 1 else tuple(map(KIND, each)) for each in lists])
-        for problems, count in kinds.items():
-            reasons = {f"{field or 'record'} {code}" for field, code, _ in problems}
-            if all([waits for _, _, waits in problems]):
-                reasons = {"only waits for a rejected parent"}
-            self.why.update(dict.fromkeys(sorted(reasons), count))
-        if self._tells_bytes and any("bad_text" in problem for problems in kinds for problem in problems):
+        for kinds, count in Counter([tuple(map(KIND, each)) for each in batch.problems.values()]).items():
+            reasons = sorted({f"{field or 'record'} {code}" for field, code, _ in kinds})
+            if all(waits for _, _, waits in kinds):
+                reasons = ["only waits for a rejected parent"]
+            self.why.update(dict.fromkeys(reasons, count))
+        if self._tells_bytes and "bad_text" in " ".join(self.why):
             found = [(batch.line(position), problem.detail) for position, problems in batch.problems.items()
                      for problem in problems if problem.detail.startswith("the byte")]
             for line, detail in sorted(found)[:1]:
                 self._tells_bytes, encoding = False, self.source.encoding.upper()
-                way_out = "if the file comes from Windows, load it with --encoding cp1252" if (
-                    encoding == "UTF-8") else "load it with another --encoding"
-                self.source.notices.append(
-                    f"{self.source.place(line)}: {detail[:13]} is not {encoding}: {way_out}")
+                name = "cp1252 if it comes from Windows" if encoding == "UTF-8" else "and another name"
+                self.source.notices.append(f"{self.source.place(line)}: {detail[:13]} is not {encoding}:"
+                                           f" load it with --encoding {name}")
 
     def describe(self, batch: Batch, position: int) -> dict[str, Any]:
         """Return what a line of JSON says of a record."""
@@ -2449,109 +2293,105 @@ class Report:
             word: word for word in VERDICTS if word != REPLACED or options.replace or options.json}
         self.sections = {source.schema.table: Section(source, place.name(source.schema), self._words)
                          for source in sources}
-
-    @property
-    def counts(self) -> Counter[str]:
-        """All records reported so far, by verdict."""
-        return sum((section.counts for section in self.sections.values()), Counter())
+        self.counts: Counter[str] = Counter()           # of all records reported so far, by verdict
 
     def add(self, batch: Batch) -> None:
         """Report an answered batch; those of a model come in input order."""
-        section, options, text = self.sections[batch.schema.table], self._options, ""
+        section, options = self.sections[batch.schema.table], self._options
         section.count(batch)
+        section.seconds = time.monotonic() - self._begin
+        self.counts.update(batch.counts)
         self._watch.event(batch.name, section.name, batch.began_at, batch.ended_at, batch.name,
                           lines=f"{batch.line(0)}-{batch.line(batch.size - 1)}",
                           transaction=batch.transaction, **batch.counts)
-        bad = range(batch.size) if batch.failure else sorted({*batch.problems, *batch.unsettled})
+        everything, is_short = range(batch.size), section.counts.total() <= SINGLE_MAX
+        bad = everything if batch.failure else sorted({*batch.problems, *batch.unsettled})
         if self._rejects and batch.problems:
             self._rejects.add(section, batch)
         if self._watch.is_logging:
-            self._log(section, batch, range(batch.size) if options.verbose else bad)
-        is_short = section.counts.total() <= SINGLE_MAX
+            self._log(section, batch, everything if options.verbose else bad)
         is_full = options.verbose or not options.verify and (options.json or is_short)
-        positions: Sequence[int] = () if options.quiet else range(batch.size) if is_full else bad
+        listed: Sequence[int] = () if options.quiet else everything if is_full else bad
         if options.json:
-            text = "".join(json_line(section.describe(batch, position)) for position in positions)
+            self._out.write("".join(json_line(section.describe(batch, position)) for position in listed))
         else:
             if not (options.verbose or is_short):
                 bad_ones = [each for each in section.held if each[-1].verdict in (REJECTED, FAILED)]
                 section.held = bad_ones[:REJECTED_LISTED_MAX]
-                positions = positions[:REJECTED_LISTED_MAX - len(section.held)]
+                listed = listed[:REJECTED_LISTED_MAX - len(section.held)]
             section.held += [([column[position] for column in batch.cells], section.source.place(
-                batch.line(position)), batch.outcome(position)) for position in positions]
+                batch.line(position)), batch.outcome(position)) for position in listed]
             if options.verbose and len(section.held) > SINGLE_MAX:
-                text, section.held = self._list(section, section.held) + "\n", []
-        if text:
-            self._out.write(text)
+                self._list(section)
         self.progress()
 
     def _log(self, section: Section, batch: Batch, positions: Iterable[int]) -> None:
         """Log records, a line each: search for `users id=8 `."""
         for position in positions:
-            told, place = section.describe(batch, position), section.source.place(batch.line(position))
+            told, source = section.describe(batch, position), section.source
             why = "; ".join(f"{each['message']} [{each['code']}]" for each in told["problems"])
             why = why or told.get("reason", "").removeprefix(f"{section.name}: ")
-            place = place if section.source.unit == "line" else ""      # the id says it
+            place = source.place(batch.line(position)) if source.unit == "line" else ""  # else the id says it
             words = told["verdict"], section.table, f"id={format_value(told['id'])}", place, why
-            self._watch.log("WARNING" if why else "INFO", section.name, " ".join(filter(None, words)),
-                            work=batch.name)
+            text = " ".join(filter(None, words))
+            self._watch.log("WARNING" if why else "INFO", section.name, text, batch.name)
 
-    def _list(self, section: Section, records: Sequence[tuple[list, str, Outcome]]) -> str:
-        """Return records in columns under a heading, the problems of each below it."""
+    def _list(self, section: Section) -> None:
+        """Print the held records in columns under a heading, the problems of each below it."""
         out, rows, reasons = self._out, [section.source.schema.names], {None}
-        for cells, _, _ in records:
+        for cells, _, _ in section.held:
             rows.append(["" if cell is None else escape(cell if isinstance(cell, str) else format_value(cell),
                                                         CELL_WIDTH) for cell in cells])
         head, *rows = out.table(rows, len(rows[0]), {})
         both = dict.fromkeys([section.name, escape(section.source.name)])       # one of --verify
         lines = [out.paint(" from ".join(both)), f"{'':15}{head}"]
-        for row, (_, place, (verdict, problems, reason)) in zip(rows, records):
+        for row, (_, place, (verdict, problems, reason)) in zip(rows, section.held):
             mark = out.paint(f"{out.marks[verdict]} {self._words[verdict]:9}", COLOURS[verdict])
-            texts = [each.message.replace(" ", ": ", 1) if each.field else each.message for each in problems]
-            why = [f"{text} [{each.code}]" for text, each in zip(texts, problems)]
-            why += {reason} - reasons       # each is listed once
-            reasons.add(reason)
+            why = [f"{each.message.replace(' ', ': ' if each.field else ' ', 1)} [{each.code}]"
+                   for each in problems] + list({reason} - reasons)
+            reasons.add(reason)             # each is listed once
             lines += [f"  {mark}  {row}".rstrip(), *(out.wrap(f"      {place}: {each}") for each in why)]
-        return "\n".join([*lines, ""])
+        out.write("\n".join([*lines, "", ""]))
+        section.held = []
 
     def summarize(self, exit_status: int, cut: str, threads: int, transactions: Sequence[int],
                   next_step: str) -> None:
         """Print what is still held, the counts, why records were rejected, the totals and the next step."""
-        words, models = self._words, {}
+        words, options, out, models = self._words, self._options, self._out, {}
         counts = [["database", "read", *words.values(), "seconds"]]
         why = [[words[REJECTED], "why", "records"]]
         for table, section in self.sections.items():
-            numbers = {word: section.counts[verdict] for verdict, word in words.items()}
-            numbers = {"read": section.counts.total(), **numbers}
+            numbers = {"read": section.counts.total()} | {words[each]: section.counts[each] for each in words}
             models[table] = {"database": section.name, **numbers, "seconds": round(section.seconds, 3),
                              "problems": section.why}
             counts.append([section.name, *map("{:,}".format, numbers.values()), f"{section.seconds:.2f}"])
             why += [[section.name, reason, f"{count:,}"] for reason, count in section.why.most_common()]
-        if self._options.json:
-            ending = {"cut": cut, "exit_status": exit_status} if cut else {"exit_status": exit_status}
-            self._out.write(json_line({"summary": models, **ending}))
+            if section.held:
+                self._list(section)
+        if options.json:
+            reason = {"cut": cut} if cut else {}
+            out.write(json_line({"summary": models, **reason, "exit_status": exit_status}))
             return
         verdicts = [f"{self.counts[each]:,} {word}" for each, word in words.items() if self.counts[each]]
         how = f"in {sum(transactions):,} transactions by {len(transactions)} insert workers"
-        if self._options.verify or self._options.dry_run:
+        if options.verify or options.dry_run:
             how = "nothing was written"
         totals = re.sub(r"\b(1 (?:record|transaction|insert worker|thread))s\b", r"\1", (
             f"{self.counts.total():,} records: {', '.join(verdicts) or 'none'}, {how}, {threads:,} threads, "
             f"{time.monotonic() - self._begin:.2f} s"))
         bad = {place: COLOURS[each] for place, each in enumerate(words, 2) if each in (REJECTED, FAILED)}
-        blocks, lists = [self._out.table(counts, 1, bad), [self._out.wrap(totals)]], []
-        if not self._options.quiet:
-            lists = [self._list(section, section.held) for section in self.sections.values() if section.held]
-            blocks[1:1] = [self._out.table(why, 2, {})] if len(why) > 1 else []
-            blocks += [[next_step]] if next_step else []
-        self._out.write("\n".join([*lists, *("\n".join([*lines, ""]) for lines in blocks)]))
+        blocks = [out.table(counts, 1, bad), [out.wrap(totals)]]
+        if not options.quiet:
+            blocks[1:1] = [out.table(why, 2, {})] * (len(why) > 1)
+            blocks += [[next_step]] * bool(next_step)
+        out.write("\n\n".join(map("\n".join, blocks)) + "\n")
 
     def progress(self) -> None:
         """Show how far it is, or which database is waited for, ten times a second at most."""
-        now, elapsed_s = time.monotonic(), time.monotonic() - self._begin
-        if self._options.quiet or now - self._looked_at < PROGRESS_S:
+        now, last = time.monotonic(), self._looked_at
+        if self._options.quiet or now - last < PROGRESS_S:
             return
-        last, self._looked_at = self._looked_at, now
+        self._looked_at, elapsed_s = now, now - self._begin
         sources = [section.source for section in self.sections.values()]
         counts, total = self.counts, sum(source.total or 0 for source in sources)
         words = [f"{counts.total():,} rows", f"{counts.total() / elapsed_s:,.0f}/s",
@@ -2584,15 +2424,16 @@ class Rejects:
                  stack: contextlib.ExitStack) -> None:
         """Raises OSError if the folder cannot be written, ValueError if others wrote a file there."""
         import tempfile                     # seldom needed
-        self._sources, self._noting, age = sources, watch.noting, -1
-        self.paths = {source.schema.table: os.path.join(folder, f"{source.schema.table}.{source.format}")
-                      for source in sources}
+        self._sources, age = {source.schema.table: source for source in sources}, -1
+        self._noting = functools.partial(watch.noting, "the rejected records cannot be written")
+        self.paths = {table: os.path.join(folder, f"{table}.{source.format}")
+                      for table, source in self._sources.items()}
         self._errors_path = os.path.join(folder, "errors.jsonl")
         with contextlib.suppress(FileNotFoundError), open(self._errors_path, "rb") as file:
             if b'{"model":'.startswith(file.read(9)):   # ours, or empty
                 age = os.fstat(file.fileno()).st_mtime_ns
         names = [each.table + end for each in SCHEMAS for end in (".csv", ".json", ".jsonl")]
-        paths = [self._errors_path, *(os.path.join(folder, name) for name in names)]
+        paths = [os.path.join(folder, name) for name in ("errors.jsonl", *names)]
         self._old = list(filter(os.path.lexists, paths))
         for path in self._old:              # of all models: errors.jsonl gets younger than all
             status = os.stat(path)          # `mv` and `cp -p` keep the first of these
@@ -2607,39 +2448,37 @@ class Rejects:
 
     def add(self, section: Section, batch: Batch) -> None:
         """Add the rejected ones of an answered batch's records, as they were read."""
-        raws = batch.block.raws()
-        with self._noting("the rejected records cannot be written"):
+        raws, begin = batch.block.raws(), batch.part.start
+        with self._noting():
             self._spools[section.table].writelines(
-                json_line([raws[batch.part.start + position], section.describe(batch, position)])
+                json_line([raws[begin + position], section.describe(batch, position)])
                 for position in sorted(batch.problems))
 
     def close(self) -> None:
         """Write the files in the place of an earlier load's."""
-        with self._noting("the rejected records cannot be written"):
+        with self._noting():
             for path in self._old:
                 if os.path.splitext(os.path.basename(path))[0] in self.paths:
                     os.remove(path)
-            with open(self._errors_path, "wb") as errors:
-                for source in self._sources:
-                    self._write(source, self._spools[source.schema.table], errors)
+            with open(self._errors_path, "w", newline="") as errors:
+                for table in filter(lambda table: self._spools[table].tell(), self.paths):
+                    errors.writelines(self._write(table))
             os.utime(self._errors_path)     # it is the youngest
 
-    def _write(self, source: Source, spool: Any, errors: Any) -> None:
-        """Write a model's rejected records, and their problems."""
-        if not spool.tell():
-            return
-        is_array, comma = source.format == "json", ""
+    def _write(self, table: str) -> Iterator[str]:
+        """Write a model's rejected records; yield a line for each of their problems."""
+        source, spool, comma = self._sources[table], self._spools[table], ""
+        is_array = source.format == "json"
         text = "\ufeff" * bool(source.bom) + source.header + "\n" * is_array
-        path, line = self.paths[source.schema.table], 1 + len(LINE_END.findall(text))
-        with open(path, "w", encoding=source.encoding, errors="keep_bytes", newline="") as file:
+        with open(self.paths[table], "w", encoding=source.encoding, errors="keep_bytes", newline="") as file:
             file.write(text)
+            line = 1 + len(LINE_END.findall(text))
             spool.seek(0)
             for raw, told in map(json.loads, spool):
                 text = raw if is_array or raw.endswith(("\r", "\n")) else raw + "\n"
                 file.write(comma * bool(text) + text)   # of where an array broke off there is no text
-                del told["verdict"]
-                for problem in told.pop("problems"):
-                    errors.write(json_line({**told, "rejects_line": line, **problem}).encode())
+                problems, _ = told.pop("problems"), told.pop("verdict")
+                yield from (json_line({**told, "rejects_line": line, **each}) for each in problems)
                 line, comma = line + len(LINE_END.findall(text)) + is_array, ",\n" * is_array
             file.write("\n]\n" * is_array)
 
@@ -2700,14 +2539,13 @@ class Watch:
             thread = (work or threading.current_thread().name).replace(" ", "-")
             with self.noting("the log cannot be written"):
                 line = f"{moment} {level} {thread} {database} {text}\n"
-                self._log.write(line.encode("utf-8", "backslashreplace"))
+                self._log.write(line.encode(errors="backslashreplace"))
 
     def transaction(self, database: str, number: int, group: Sequence[Batch], begin: float) -> None:
         """Tell of a transaction that was committed."""
         if self._log or self._trace:
             counts, end = sum((batch.counts for batch in group), Counter()), time.perf_counter()
-            details = {"first": group[0].name, "last": group[-1].name}
-            details |= {verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]}
+            details = {"first": group[0].name, "last": group[-1].name, **counts}
             self.event(f"transaction {number}", database, begin, end, **details)
             words = " ".join(f"{name}={value}" for name, value in details.items())
             self.log("INFO", database, f"transaction={number} {words} s={end - begin:.4f}")
@@ -2732,7 +2570,7 @@ class Watch:
 
 # ---------------------------------------------------------------------------------------------- Other sources
 # The built-in sample, small enough to be read, with a record for most reasons to be rejected; and what is
-# stored: --verify is a load of it whose inserts go nowhere, see TrialTable.  The main thread's, as all below.
+# stored: --verify is a load of it that inserts nowhere, see `open_trial`.  The main thread's, as all below.
 
 SAMPLE: dict[str, str] = {table: "\n".join(lines) + "\n" for table, *lines in zip(*(
     re.split("  +", row) for row in """\
@@ -2786,17 +2624,16 @@ def open_stored(place: Any, schemas: Iterable[Schema], stack: contextlib.ExitSta
 
 def open_sample(place: Any) -> list[Source]:
     """Return the sample; raises ValueError if anything else is stored: it does not go beside real records."""
-    schemas = [schema for schema in SCHEMAS if schema.table in SAMPLE]
+    sources = [Source(each, "sample", text=SAMPLE[each.table]) for each in SCHEMAS if each.table in SAMPLE]
     with contextlib.ExitStack() as stack:
-        for stored in open_stored(place, schemas, stack):
+        for stored in open_stored(place, [source.schema for source in sources], stack):
             block, = Source(stored.schema, "sample", text=SAMPLE[stored.schema.table]).blocks()
             sample = set(zip(*check_columns(stored.schema, block.columns)[0]))
-            is_other = any(not sample.issuperset(zip(*block.columns)) for block in stored.blocks())
-            if is_other or stored.cut:
+            if not all(sample.issuperset(zip(*block.columns)) for block in stored.blocks()) or stored.cut:
                 reason = stored.cut or f"{stored.name} holds other records"
                 raise ValueError(f"{reason}: the sample is not inserted{place.where}; name files to load"
-                                 f" (--{schemas[0].table} FILE, see --help) or another folder (--db sample)")
-    return [Source(schema, "sample", text=SAMPLE[schema.table]) for schema in schemas]
+                                 f" (--{SCHEMAS[0].table} FILE, see --help) or another folder (--db sample)")
+    return sources
 
 
 # ----------------------------------------------------------------------------------------------- Command line
@@ -2894,8 +2731,7 @@ def parse_arguments(argv: Sequence[str], schemas: Sequence[Schema]) -> argparse.
     if others:
         near = find_near(others[0].partition("=")[0], re.findall(r"--[\w-]+", parser.format_help()))
         hint = f"{near[0]} is" if near else "--help lists them"
-        if not others[0].startswith("-"):
-            hint = f"put {flags} before a file"
+        hint = hint if others[0].startswith("-") else f"put {flags} before a file"
         raise ValueError(f"{format_value(others[0])} is no option: {hint}")
     given = [(schema.table, path) for schema in schemas for path in vars(options).pop(schema.table)]
     for name, value in (*vars(options).items(), *given):
@@ -3021,7 +2857,7 @@ def _run(options: argparse.Namespace, out: Output, stack: contextlib.ExitStack) 
     rejects = Rejects(options.rejects, sources, watch, stack) if options.rejects else None
     report = Report(sources, place, options, out, rejects, watch, patience)
     interrupts = Interrupts(patience, stack)
-    opens = functools.partial(TrialTable, place, patience, options.verify) if is_trial else None
+    opens = functools.partial(open_trial, place, patience, options.verify) if is_trial else None
     with Databases(SCHEMAS, place, watch, sources, opens) as databases:
         loader = Loader(databases, sources, report, interrupts, options.batch_size, options.replace)
         loader.run()

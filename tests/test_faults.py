@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import HEAVY, MODELS, contents, execute, rows, some
+from conftest import HEAVY, MODELS, PROGRAM, contents, execute, rows, some
 from loads import (
     HOLD,
     SMALL_GROUPS,
@@ -683,6 +683,18 @@ def test_a_worker_that_raises_something_unforeseen_fails_its_database_alone(tmp_
     patch = BREAK_WORKER.format(method=method, model=model, call=2, error=error)
     outcome = run_load(tmp_path, *load.arguments, "--batch-size", 5, patch=patch, timeout_s=20)
     check_fault(tmp_path, load, outcome, f"{model}.db", cause="unforeseen")
+
+
+def test_an_error_in_the_report_ends_the_program_with_a_word(load: Load, tmp_path: Path) -> None:
+    """Whatever waits for records that will never come is left behind."""
+    code = (
+        f"import os, sys; sys.path.insert(0, {str(Path(PROGRAM).parent)!r}); import distributed_inserts as program;"
+        "program.Report.add = lambda *_: 1 / 0; os._exit(program.main())"
+    )
+    command = [sys.executable, "-c", code, *load.arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == "distributed_inserts: internal error: ZeroDivisionError: division by zero\n"
 
 
 @pytest.mark.parametrize("call", some(6, [2, 3, 4, 6, 9, 13, 5, 7, 8, 10, 11, 12, *range(14, 50)]))

@@ -1087,6 +1087,36 @@ def test_stray_quotes_in_rows_of_another_length_swallow_nobody(load: Load, heade
     assert len(loaded.found) == 4 and {2, 3, 4} <= {id_ for id_, *_ in loaded.rows}
 
 
+def test_a_short_row_of_several_lines_stands_above_the_id_s_column(load: Load) -> None:
+    loaded = load('notes,id,name,email\n"a\nb\nc"\nx,2,Bo,bo@example.com\n')
+    assert loaded.found == {2: "malformed", 5: GOOD} and loaded.rows == [(2, "Bo", "bo@example.com")]
+
+
+@pytest.mark.parametrize("last", ["5", "null", '"x"', "[]", '{"id":2,"id":3}'])
+@pytest.mark.parametrize("end", ["]", "\n]\n"])
+def test_the_last_element_of_an_array_counts_whatever_it_is(load: Load, last: str, end: str) -> None:
+    loaded = load(f'[{{"id":1,"name":"Ada","email":"ada@example.com"}},\n{last}{end}')
+    assert loaded.found == {1: GOOD, 2: "malformed"} and loaded.status == 1
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    ('{"id":1,"name":"Ada","email":"ada@example.com","at":"12:30"}', GOOD),
+    ('{"id":1,"name":"Ada","email":"ada@example.com","at":"\\":"}', GOOD),
+    ('{"id":1,"name":"Ada","email":"ada@example.com","at":"}"}', GOOD),
+    ('{"id":1,"name":"Ada","email":"ada@example.com","at":{"at":1}}', GOOD),
+    ('{"id":1,"name":"Ada","email":"ada@example.com","name" :"Bo"}', "malformed"),
+    ('{"id":1,"name":"Ada","email":"ada@example.com","name"\t:"Bo"}', "malformed"),
+    ('{"id":1,"name":"\\":","name":"Ada","email":"ada@example.com"}', "malformed"),
+])
+@pytest.mark.parametrize("is_array", [False, True])
+def test_a_key_that_comes_twice_is_seen_whatever_stands_in_texts(
+    load: Load, text: str, found: str, is_array: bool
+) -> None:
+    other = '{"id":2,"name":"Bo","email":"bo@example.com"}'
+    loaded = load(f"[{text},\n{other}]" if is_array else f"{text}\n{other}\n")
+    assert loaded.found == {1: found, 2: GOOD}
+
+
 @pytest.mark.parametrize(("row", "name"), [
     ('1,"Ada,\t""L""",a@example.com', None), ('1,\t\t"Bo, Li",a@example.com', "Bo, Li"),
     ('1, \t"Bo, Li",a@example.com', "Bo, Li"), ('1,\u00a0"Bo, Li",a@example.com', "Bo, Li"),

@@ -222,6 +222,28 @@ def test_a_replacement_that_a_constraint_refuses_is_failed_and_the_stored_record
     assert rows(tmp_path / "users.db") == [(1, "Anne", A), (2, "Ben", B), (3, "Cat", C)]
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_of_records_with_one_id_none_is_stored_where_a_constraint_refuses_what_they_come_to(
+    here: Run, tmp_path: Path, size: str
+) -> None:
+    execute(
+        tmp_path / "users.db",
+        "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT CHECK (name <> 'Bo'), email TEXT)",
+        f"INSERT INTO users VALUES {STORED[1]}",
+    )
+    write(tmp_path / "users.csv", "users", [(1, "Ann", A), (1, "Bo", A), (2, "Bea", B), (2, "Bo", B), (3, "Cat", C)])
+    result = here("--users", "users.csv", "--replace", "--json", "--batch-size", size)
+    *lines, _ = map(json.loads, result.stdout.splitlines())
+    reported = {(line["id"], line["verdict"]) for line in lines if line["verdict"] != "failed"}
+    stored = rows(tmp_path / "users.db")
+    assert result.returncode == 3 and "CHECK" in result.stdout + result.stderr
+    if size == "1":  # one after the other
+        assert reported == {(1, INSERTED), (2, REPLACED), (3, INSERTED)}
+        assert stored == [(1, "Ann", A), (2, "Bea", B), (3, "Cat", C)]
+    else:
+        assert reported == {(3, INSERTED)} and stored == [STORED[1], (3, "Cat", C)]
+
+
 # --------------------------------------------------------------------------------------------------- A sequential model
 
 
