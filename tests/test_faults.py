@@ -685,13 +685,27 @@ def test_a_worker_that_raises_something_unforeseen_fails_its_database_alone(tmp_
     check_fault(tmp_path, load, outcome, f"{model}.db", cause="unforeseen")
 
 
-def test_an_error_in_the_report_ends_the_program_with_a_word(load: Load, tmp_path: Path) -> None:
-    """Whatever waits for records that will never come is left behind."""
-    code = (
-        f"import os, sys; sys.path.insert(0, {str(Path(PROGRAM).parent)!r}); import distributed_inserts as program;"
-        "program.Report.add = lambda *_: 1 / 0; os._exit(program.main())"
-    )
-    command = [sys.executable, "-c", code, *load.arguments]
+BROKEN = """
+import os, sys, threading, time
+sys.path.insert(0, {folder!r})
+import distributed_inserts as program
+look_up = program.Databases._look_up
+def look_up_late(self, batch, place, parent):
+    while any(thread.name == "insert-worker users.db" for thread in threading.enumerate()):
+        time.sleep(0.01)
+    look_up(self, batch, place, parent)
+program.Databases._look_up = look_up_late
+program.Report.add = lambda *_: 1 / 0
+os._exit(program.main())
+"""
+
+
+def test_an_error_in_the_report_ends_the_program_with_a_word(tmp_path: Path) -> None:
+    """What still waits for a worker then, as this order does for a look-up, is left behind."""
+    (tmp_path / "users.csv").write_text("id,name,email\n1,Ada,ada@example.com\n")
+    (tmp_path / "orders.csv").write_text("id,user_id,product_id,quantity\n1,7,7,1\n")
+    command = [sys.executable, "-c", BROKEN.format(folder=str(Path(PROGRAM).parent)), "--users", "users.csv"]
+    command += ["--orders", "orders.csv"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == "distributed_inserts: internal error: ZeroDivisionError: division by zero\n"
