@@ -1043,7 +1043,8 @@ class Traces(dict[str, int]):
     """What keys leave behind in 16 MiB: it has those that may be held (of a million 1 in 100,000 is not)."""
 
     def __init__(self) -> None:
-        self._bits = bytearray(1 << 24)     # a Bloom filter
+        import mmap                         # only here; it takes no memory before it is written to
+        self._bits = mmap.mmap(-1, 1 << 24)             # a Bloom filter
 
     def __contains__(self, key: object) -> bool:
         number = hash(key)
@@ -1686,10 +1687,13 @@ def settle(batch: Batch, table: Any) -> None:
                 if rows.get(row[0]) == row and row[0] not in twice and position not in gone}
         batch.verdicts.update(dict.fromkeys(same, UNCHANGED))
     suspects = set(positions_of({*rows, *twice}, ids))
+    others = [rows[ids[position]] for position in positions_of(rows, ids) if position not in same]
     holders: dict[int, dict[str, int]] = {}             # of the batch's keys, by place
     for place, keys in batch.keys.items():
-        left = [key for position, key in enumerate(keys) if position not in same] if same else keys
-        holders[place] = table.find_holders(place, list(filter(None, left)))
+        own = {unique_key(row[place]): row[0] for row in others if isinstance(row[place], str)}
+        left = [key for position, key in enumerate(keys)
+                if position not in same and key not in own] if rows else keys
+        holders[place] = own | table.find_holders(place, list(filter(None, left)))
         suspects.update(positions_of({*holders[place], *_repeated(keys)}, keys))
     gone |= same
     if suspects := sorted(suspects - same - batch.unsettled.keys()):
