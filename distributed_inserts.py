@@ -516,7 +516,7 @@ def decode_flat(text: str) -> list[dict]:
     """
     with contextlib.suppress(ValueError, RecursionError):
         values = JSON_FLAT.decode(text) if len(text) <= RECORD_MAX else []
-        if set(map(type, values)) == {dict}:
+        if set(map(type, values)) == {dict} and text.count("{") == len(values):
             count = sum(map(len, values))
             return values if count == text.count(":") or count == len(KEY_END.findall(text)) else []
     return []
@@ -859,14 +859,14 @@ class Source:
             return
         below = alone = 0
         while below < len(lines):
-            reached = below + 1 if below < alone else len(lines)
-            reader = self._reader(self._record_lines(lines, below, reached, self.width))
+            stop = below + 1 if below < alone else len(lines)
+            reader = self._reader(self._record_lines(lines, below, stop, self.width))
             row: list[str] | Problem = []
             try:
                 row, end = next(reader), below + reader.line_num
-                as_short = self._record_lines(lines, below, end, len(row))      # records in it may be so, too
-                if len(row) < self.width and len(list(as_short)) < end - below:
-                    raise csv.Error("unexpected end of data")
+                if end > below + 1 and len(row) < self.width:   # records in it may be as short
+                    reader = self._reader(self._record_lines(lines, below, end, len(row)))
+                    row, end = next(reader), below + reader.line_num
             except csv.Error as error:
                 is_open, reached = "end of data" in str(error), below + reader.line_num
                 if is_open and reached == len(lines) and not at_end:
@@ -1145,20 +1145,22 @@ class Table:
         rows = self._read(f'SELECT "{name}", id FROM {self._table} {where}')
         return ((unique_key(text), id_) for text, id_ in rows if isinstance(text, str))
 
-    def insert(self, columns: Sequence[Sequence], keys: Mapping[int, Sequence[str]],
-               replaces: bool = False) -> None:
-        """Insert records with these unique keys by place, or put them in the place of those with their ids.
-
-        All, or none and ConstraintError.
-        """
+    @contextlib.contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """Undo what is stored in here where it raises ConstraintError."""
         self._execute("SAVEPOINT part")
         try:
-            if (self._update if replaces else self._insert)(columns) < len(columns[0]):
-                raise ConstraintError("a trigger of the table skipped a record")
+            yield
         except ConstraintError:
             self._execute("ROLLBACK TO part")
             raise
         self._execute("RELEASE part")
+
+    def insert(self, columns: Sequence[Sequence], keys: Mapping[int, Sequence[str]],
+               replaces: bool = False) -> None:
+        """Insert records with these unique keys by place, or put them in place of those with their ids."""
+        if (self._update if replaces else self._insert)(columns) < len(columns[0]):
+            raise ConstraintError("a trigger of the table skipped a record")
         self.last_id = max(self.last_id, max(columns[0]))
         for place, held in self._held.items():
             pairs = zip(keys[place], columns[0])
@@ -1294,6 +1296,7 @@ class SqliteTable(Table):
         return itertools.chain.from_iterable(iter(fetch, []))
 
     def _select(self, what: str, value: str, among: Iterable[object]) -> list[tuple]:
+        self._check_file()
         sql = f"SELECT {what} FROM {self._table} WHERE {value} IN (SELECT value FROM json_each(?))"
         return self._execute(sql, [json.dumps(list(among), ensure_ascii=False)])
 
@@ -1327,10 +1330,13 @@ class SqliteTable(Table):
         sql = f"UPDATE OR ABORT {self._table} SET {self._columns.replace(',', ' = ?,')} = ? WHERE id = ?"
         return sum(self._execute(sql, values) for values in zip(*columns, columns[0]))
 
-    @_sqlite_errors
     def commit(self) -> None:
         """Commit and sync; raises if that is in doubt, or the file is no longer where readers look for it."""
         self._execute("COMMIT")
+        self._check_file()
+
+    @_sqlite_errors
+    def _check_file(self) -> None:
         if self._file and not os.path.samestat(self._file, os.stat(self._path)):
             raise StorageError("the file was replaced while it was open")       # SQLite would not tell
 
@@ -1386,7 +1392,8 @@ def _postgres_errors(prefix: str = "") -> Iterator[None]:
         if isinstance(error, psycopg.OperationalError) or getattr(error, "sqlstate", None):
             text = error.diag.message_primary or re.split(
                 "connection failed: |connection is bad: |FATAL: +", str(error))[-1]
-        refusals = psycopg.IntegrityError, psycopg.errors.RaiseException        # the latter of a trigger
+        refusals = (psycopg.IntegrityError, psycopg.DataError, psycopg.errors.RaiseException,   # of a trigger
+                    psycopg.errors.ProgramLimitExceeded)        # a text too long for an index of others
         kind = ConstraintError if isinstance(error, refusals) else StorageError
         if isinstance(error, psycopg.errors.LockNotAvailable):
             kind, text = LockedError, "locked by another program"
@@ -1627,6 +1634,16 @@ class Batch:
             is_folded = joined.isascii() and joined == joined.lower()   # most keys are the texts themselves
             self.keys[place] = texts if is_folded else list(map(unique_key, texts))
 
+    def single(self, position: int) -> Batch:
+        """Return one of its records, which has been checked, as a batch of its own."""
+        start = self.part.start + position
+        single = Batch(self.schema, self.block, range(start, start + 1), 1, self.replaces)
+        single.columns = pick(self.columns, [position])
+        single.keys = {place: [keys[position]] for place, keys in self.keys.items()}
+        single.problems = {0: self.problems[position]} if position in self.problems else {}
+        single.unsettled = {0: self.unsettled[position]} if position in self.unsettled else {}
+        return single
+
     def line(self, position: int) -> int:
         """Return where a record begins."""
         return self.block.lines[self.part.start + position]
@@ -1666,7 +1683,24 @@ def pick(columns: Iterable[Sequence], positions: Sequence[int]) -> list[Sequence
 
 
 def settle(batch: Batch, table: Any) -> None:
-    """Decide every record of a batch, inside the worker's transaction, and store those that are to be stored.
+    """Decide and store a batch in the worker's transaction; one by one where a constraint refuses."""
+    try:
+        with table.all_or_none():
+            _settle_together(batch, table)
+    except ConstraintError as error:
+        if batch.size == 1:
+            batch.unsettled[0] = f"a constraint of the table refuses it: {error}"
+            return
+        batch.verdicts, batch.clashes = {}, {}
+        for position in range(batch.size):
+            single = batch.single(position)
+            settle(single, table)
+            for name in ("verdicts", "clashes", "unsettled"):
+                getattr(batch, name).update((position, found) for found in getattr(single, name).values())
+
+
+def _settle_together(batch: Batch, table: Any) -> None:
+    """Decide every record of a batch, and store those that are to be stored.
 
     Is this e-mail taken?  The transaction began alone among all writers, so what is read here stays true
     until it ends, and it sees its own earlier batches.  First the ids: a stored record that is the same makes
@@ -1747,18 +1781,9 @@ def _find_clashes(batch: Batch, position: int, row: tuple, rows: Mapping[int, tu
 
 
 def _store(batch: Batch, positions: Sequence[int], table: Any, replaces: bool = False) -> None:
-    """Store the records at these positions; one that a constraint of the table refuses fails alone."""
-    try:
-        if positions:
-            keys = dict(zip(batch.keys, pick(batch.keys.values(), positions)))
-            table.insert(pick(batch.columns, positions), keys, replaces)
-    except ConstraintError as error:
-        if len(positions) == 1:
-            id_, ids = batch.columns[0][positions[0]], batch.columns[0]         # others may have the same id
-            reason = f"a constraint of the table refuses it: {error}"
-            batch.unsettled |= dict.fromkeys(positions_of({id_}, ids), reason)
-        for position in positions if len(positions) > 1 else ():
-            _store(batch, [position], table, replaces)
+    if positions:
+        keys = dict(zip(batch.keys, pick(batch.keys.values(), positions)))
+        table.insert(pick(batch.columns, positions), keys, replaces)
 
 
 IDS_MAX = 1 << 25                   # ids of a model that are known without asking its database
@@ -1984,7 +2009,7 @@ class Databases(contextlib.AbstractContextManager):
     def _calling(self, model: str) -> Iterator[InsertWorker]:
         if model not in [*self.workers]:    # it may be unhashable
             raise ValueError(f"{format_value(model)} is no model; there are {', '.join(self.workers)}")
-        call = object()
+        call = threading.get_ident(), object()
         try:
             if not self._is_closed:         # or those who call again and again would keep it open
                 self._calls.add(call)       # before it looks again, as `close` marks before it counts
@@ -2047,7 +2072,8 @@ class Databases(contextlib.AbstractContextManager):
     def close(self) -> None:
         """Answer everybody who waits, and close the databases."""
         self._is_closed = True
-        while self._calls:                  # not a Condition: Ctrl-C in its Python code leaves it locked
+        # Not a Condition: Ctrl-C in its code leaves it locked.  A call of this thread is over or waits below.
+        while any(thread != threading.get_ident() for thread, _ in [*self._calls]):
             time.sleep(CLOSE_POLL_S)
         for worker in self.workers.values():
             worker.submit(None)

@@ -295,6 +295,7 @@ def commit(self):
     pay(self)
     return commit_now(self)
 program.SqliteTable.begin, program.SqliteTable.insert, program.SqliteTable.commit = begin, insert, commit
+program.SqliteTable.all_or_none = program.contextlib.nullcontext
 """
 # Says of the users that they are committed, and does so when all orders are.
 CHILDREN_FIRST = """

@@ -1087,6 +1087,12 @@ def test_stray_quotes_in_rows_of_another_length_swallow_nobody(load: Load, heade
     assert len(loaded.found) == 4 and {2, 3, 4} <= {id_ for id_, *_ in loaded.rows}
 
 
+def test_a_stray_quote_above_a_cell_that_begins_with_a_line_break_costs_its_own_line(load: Load) -> None:
+    rows_of_it = '1,Ada,"ok,ada@example.com', '2,Bo,"\nlater",bo@example.com', "3,Cy,ok,cy@example.com"
+    loaded = load("\n".join(["id,name,notes,email", *rows_of_it]) + "\n")
+    assert loaded.found == {2: "malformed", 3: GOOD, 5: GOOD}
+
+
 def test_a_short_row_of_several_lines_stands_above_the_id_s_column(load: Load) -> None:
     loaded = load('notes,id,name,email\n"a\nb\nc"\nx,2,Bo,bo@example.com\n')
     assert loaded.found == {2: "malformed", 5: GOOD} and loaded.rows == [(2, "Bo", "bo@example.com")]

@@ -178,6 +178,40 @@ def test_after_closing_the_databases_are_closed(databases):
     assert databases.rows("users") == [tuple(ANN.values())]
 
 
+def test_a_call_that_an_interrupt_cut_off_does_not_keep_the_block_open(sqlite):
+    """Whenever it comes: here it comes while the call is being left."""
+    code = f"""
+import contextlib, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+import distributed_inserts as program
+def interrupt(frame, event, _):
+    if event == "call" and frame.f_code.co_name == "__exit__" and frame.f_code.co_filename == contextlib.__file__:
+        sys.setprofile(None)
+        signal.raise_signal(signal.SIGINT)
+try:
+    with program.open_databases({sqlite.place!r}) as shop:
+        sys.setprofile(interrupt)
+        shop.find("users", 1)
+except KeyboardInterrupt:
+    print("left")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("left\n", "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows keeps open files where they are")
+def test_a_file_that_was_taken_away_is_noticed_by_look_ups_too(sqlite):
+    with program.open_databases(sqlite.place) as shop:
+        assert shop.insert("users", ANN).verdict == "inserted"
+        assert shop.insert("products", {"id": 1, "name": "Pen", "price": 1}).verdict == "inserted"
+        for path in Path(sqlite.place).glob("users.db*"):
+            path.unlink()
+        order = {"id": 1, "user_id": ANN["id"], "product_id": 1, "quantity": 1}
+        made = [shop.insert("orders", order).verdict for _ in range(2)]
+        assert made == ["failed", "rejected"]  # the next call opens what is there now: nothing
+        assert shop.find("users", ANN["id"]) is None
+
+
 def test_an_exception_in_the_block_passes_and_closes(databases):
     alive = set(threading.enumerate())
     with pytest.raises(KeyError, match="of the program"), program.open_databases(databases.place) as shop:
