@@ -470,7 +470,7 @@ def unique_key(text: str) -> str:
 # From bytes to blocks of cells, all of it in the main thread.  It knows the names of fields, and nothing of
 # rules or databases.  What cannot be read becomes a problem in its place, and the reading goes on below it.
 
-BLOCK_CHARS = 5 << 16               # read at once: some thousand records
+BLOCK_CHARS = 4 << 16               # read at once: some thousand records
 RECORD_MAX = 1 << 20                # characters of a record; a longer one is rejected
 ROWS_MAX = 1 << 14                  # of a block
 FOLLOW_MAX = 1 << 22                # characters in which the end of a record is looked for
@@ -927,7 +927,7 @@ class Source:
         above = "{}" if text[:start].strip() == "[" else '{"":0'        # of what it was wrapped in
         if not LIST_END.match(text, start):             # a comma before each element, the first one too
             text, start = f"{text[:start - 1]},{text[start:]}", start - 1
-        text, item, more = self._pass(text, start), 1, " "
+        text, item, more, values = self._pass(text, start), 1, " ", []
         while more or values:
             values, begins, ends = decode_elements(text)
             steps = map(text.count, itertools.repeat("\n"), [0, *begins], begins)

@@ -961,8 +961,12 @@ def test_what_a_server_tells_beside_warnings_is_no_doubt(postgresql, small, tmp_
        CREATE TRIGGER not_three BEFORE INSERT ON products FOR EACH ROW EXECUTE FUNCTION not_three()""",
     """SET ROLE loader; CREATE TABLE products (id bigint PRIMARY KEY, name text, price double precision,
        UNIQUE (price) DEFERRABLE INITIALLY DEFERRED)""",
-], ids=["trigger", "deferred"])
-def test_what_a_trigger_or_a_deferred_constraint_refuses_fails_alone(postgresql, tmp_path, statements):
+    """SET ROLE loader; CREATE TABLE products (id bigint PRIMARY KEY, name text, price double precision,
+       CHECK (1 / (id - 3) < 9))""",
+    """SET ROLE loader; CREATE TABLE products (id bigint PRIMARY KEY, name text, price double precision);
+       CREATE INDEX ON products (repeat(name, CASE WHEN id = 3 THEN 1000000 ELSE 1 END))""",
+], ids=["trigger", "deferred", "division by zero", "too long for an index"])
+def test_what_a_trigger_a_constraint_or_an_index_refuses_fails_alone(postgresql, tmp_path, statements):
     postgresql.execute("products", statements)
     (tmp_path / "products.csv").write_text("id,name,price\n1,A,1\n2,B,2\n3,C,2\n4,D,4\n")
     outcome = load_into(postgresql, tmp_path, "--products", "products.csv")
