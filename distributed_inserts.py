@@ -84,7 +84,7 @@ class Field(NamedTuple):
     """A field of a schema: `unique` texts are compared by `unique_key`; `references` names another table."""
 
     name: str
-    kind: str                               # one of Kind
+    kind: str
     unique: bool = False
     references: str | None = None
 
@@ -94,7 +94,7 @@ class Schema:
 
     def __init__(self, table: str, record: str, fields: Sequence[Field]) -> None:
         self.table, self.record, self.fields = table, record, fields
-        self.names = tuple([each.name for each in fields])      # the columns of the table and of a file
+        self.names = tuple([each.name for each in fields])
         # The unique texts' names and the tables that references refer to, by the place of the field.
         self.unique = {place: each.name for place, each in enumerate(fields) if each.unique}
         self.references = {place: each.references for place, each in enumerate(fields) if each.references}
@@ -158,8 +158,8 @@ class Problem(NamedTuple):
     """One reason to reject a record; two are equal if field and code are equal."""
 
     field: str | None                       # None: the whole record
-    code: str                               # one of PROBLEMS
-    value: object = None                    # what was found
+    code: str
+    value: object = None
     detail: str = ""
     waits: bool = False                     # nothing but a rejected parent is in the way
 
@@ -216,7 +216,7 @@ def format_value(value: object, limit: int = 60) -> str:
         is_number = isinstance(value, Numeral) or NUMBER.fullmatch(value[:limit])
         return escape(value, limit) if is_number else f'"{escape(value, limit)}"'
     if isinstance(value, bytes):
-        return escape(f"x'{value.hex()}'", limit)       # as SQL has it
+        return escape(f"x'{value.hex()}'", limit)
     try:
         return escape(json.dumps(value, ensure_ascii=False, default=str), limit)
     except Exception:                       # odd keys, 5,000 digits, nested too deeply, a broken __str__
@@ -267,7 +267,7 @@ def _judge_number(field: str, value: object, pattern: re.Pattern[str], code: str
         try:                                    # str() of 5,000 digits raises; a Decimal is no Real
             text = str(min(max(int(value), -10**400), 10**400) if isinstance(value, numbers.Integral) else
                        float(value) if isinstance(value, numbers.Real) else value)
-        except OverflowError:                                   # a fraction
+        except OverflowError:
             text = "1e999"
     if pattern.fullmatch(text):
         is_positive = not text.startswith("-") and text.lower().partition("e")[0].strip("0.")
@@ -343,19 +343,22 @@ def _convert_number(values: Sequence[object], kinds: set[type], number: Callable
         return list(map(number, values)), ()
     texts = list(values) if kinds == {str} else [
         value if isinstance(value, str) else str(value) if type(value) is int else "" for value in values]
-    rest = "\n".join(texts).encode(errors="replace").translate(None, plain)
+    joined = "\n".join(texts).encode(errors="replace")
+    rest = joined.translate(None, plain)
     if rest.count(b"\n") >= len(texts):         # a value holds a line break
         return texts, range(len(texts))
     odd = set(itertools.compress(itertools.count(), rest.split(b"\n"))) if rest.strip(b"\n") else set()
-    lengths = list(map(len, texts))
-    odd.update(positions_of({length for length in set(lengths) if not 0 < length <= longest}, lengths))
+    if number is float or b"\n\n" in b"\n%b\n" % joined:      # a whole number is judged by its value
+        odd.update(position for position, text in enumerate(texts) if not 0 < len(text) <= longest)
     for position in odd:
         texts[position] = "1"
     try:
         converted = list(map(number, texts))
-    except ValueError:                          # several points, or nothing else
+    except ValueError:
         return texts, range(len(texts))
-    return converted, odd if all(converted) else odd.union(positions_of({0}, converted))
+    if not all(converted) or max(converted) > WHOLE_MAX:
+        odd.update(position for position, found in enumerate(converted) if not 0 < found <= WHOLE_MAX)
+    return converted, odd
 
 
 def _convert_text(values: Sequence[object], kinds: set[type]) -> tuple[list, Iterable[int]]:
@@ -472,7 +475,7 @@ def unique_key(text: str) -> str:
 
 BLOCK_CHARS = 4 << 16               # read at once: some thousand records
 RECORD_MAX = 1 << 20                # characters of a record; a longer one is rejected
-ROWS_MAX = 1 << 14                  # of a block
+ROWS_MAX = 1 << 14
 FOLLOW_MAX = 1 << 22                # characters in which the end of a record is looked for
 BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -489,7 +492,7 @@ OPEN_QUOTE = "a quote is opened and not closed"
 # Blank lines, rows of empty cells, Excel's line with the separator, that of PowerShell's Export-Csv.
 ABOVE_HEADER = re.compile(r'(?:[,;|]|"?sep=."?|"?#TYPE.*|\s)*', re.IGNORECASE)
 SPACE_AFTER_QUOTE = re.compile(r'" +(?=[,;|\t\r\n]|$)')
-LIST = re.compile(r"\[\s*[{\]]")    # of objects, or of nothing
+LIST = re.compile(r"\[\s*[{\]]")
 LISTS_MAX = 20                      # of an object that are looked at
 COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
 LIST_END = re.compile(r"[ \t\n\r]*\][ \t\n\r]*")
@@ -592,7 +595,7 @@ class Block(NamedTuple):
     raws: Callable[[], Sequence[str]] = tuple
     unread: Mapping[int, Problem] = {}
     first_item: int | None = None
-    are_texts: bool = False                 # all cells
+    are_texts: bool = False
 
 
 class Source:
@@ -605,13 +608,13 @@ class Source:
     unit, abort = "line", None
     delimiter, format, bom, header = ",", "csv", b"", ""
     cut: str | None = None
-    total: int | None = None                # in bytes
+    total: int | None = None
 
     def __init__(self, schema: Schema, path: str, encoding: str | None = None,
                  text: str | None = None) -> None:
         self.schema, self.encoding, self.is_file = schema, encoding or "utf-8", text is None
         self.name = "standard input" if path == "-" else path
-        self._quoted = escape(shlex.quote(path))        # in a command
+        self._quoted = escape(shlex.quote(path))
         self.notices: list[str] = []
         self._extra: list[str] | None = None            # names that are no field, once names were looked at
         self._places = {name.casefold(): place for place, name in enumerate(schema.names)}
@@ -650,7 +653,7 @@ class Source:
         """Return the file as text, decompressed; raises ValueError for what is none."""
         stream, name = self._bytes, escape(self.name)
         if stream.peek(2)[:2] == b"\x1f\x8b":
-            import gzip                     # seldom needed
+            import gzip
             stream = gzip.GzipFile(fileobj=stream)
         head = stream.peek(4096)[:4096]
         for magic, what in FOREIGN.items():
@@ -837,7 +840,7 @@ class Source:
     def _fit(self, row: list[str], lines: Sequence[str]) -> list[str] | Problem:
         """Return a row with as many cells as the header has, why it has not, or [] for a blank one."""
         if not any(map(str.strip, row)):
-            return []                       # blank lines and rows of empty cells are no records
+            return []
         if sum(map(len, lines)) > RECORD_MAX:
             return malformed(TOO_LONG)
         if max(self.picks) < len(row) and not any(map(str.strip, row[self.width:])):
@@ -1013,9 +1016,9 @@ class Patience:
     """Tries again what fails on a lock, for `timeout_s` seconds; after an interrupt for a second more."""
 
     def __init__(self, timeout_s: float) -> None:
-        self.timeout_s, self.tell = timeout_s, lambda name, event: None     # who keeps a log may set `tell`
+        self.timeout_s, self.tell = timeout_s, lambda name, event: None
         self.interrupted_at = float("inf")  # set by the handler of a signal
-        self.waits: dict[str, float] = {}   # since when which database is waited for, to be shown
+        self.waits: dict[str, float] = {}
 
     def hurried(self) -> bool:
         """Return whether an interrupt came more than a second ago."""
@@ -1109,7 +1112,7 @@ class Table:
         """Begin a transaction, alone among all writers and seeing all that was committed."""
         version = self._begin()
         if version == self._version:
-            return                          # nobody else wrote
+            return
         self._version, self._held, self.last_id = version, {}, self.find_last_id()
         self._holds_all = self.NOTICES and not self._serves and not self.last_id
         self.last_id = WHOLE_MAX if self.rivals else self.last_id
@@ -1344,7 +1347,7 @@ class SqliteTable(Table):
         """Make the call that is waiting in another thread fail."""
         if self.beneath:
             self.beneath.abort()
-        with contextlib.suppress(sqlite3.Error):        # it is closed
+        with contextlib.suppress(sqlite3.Error):
             self._connection.interrupt()
 
     def close(self) -> None:
@@ -1437,7 +1440,7 @@ class PostgresPlace:
 
     def open(self, schema: Schema, writes: bool = False, serves: bool = False) -> PostgresTable | None:
         """Return the table, made if it is missing and it `writes`, else None where there is none."""
-        import concurrent.futures           # only here
+        import concurrent.futures
         settings = {name: value.replace("{model}", schema.table) for name, value in self._settings.items()}
         # Nothing interrupts libpq while it connects: the thread that does it is left behind instead.
         pool = concurrent.futures.ThreadPoolExecutor(1)
@@ -1506,14 +1509,14 @@ class PostgresTable(Table):
     def _try(self, statements: str, is_first: bool = False) -> list[tuple]:
         """Return the rows of the last statement; without BEGIN they are one transaction and round trip."""
         if is_first:
-            self._db.rollback()             # an attempt before this one
+            self._db.rollback()
         cursor = self._db.execute(statements)
         while cursor.nextset():
             pass
         return cursor.fetchall() if cursor.description else []
 
     def _execute(self, statements: str) -> list[tuple]:
-        if self._db.info.transaction_status:            # it has its lock
+        if self._db.info.transaction_status:
             return self._try(statements)
         return self._patience.insist(self._name, self._try, self.SETTINGS + statements, True)
 
@@ -1560,7 +1563,7 @@ class PostgresTable(Table):
         """Make the call that is waiting in another thread fail."""
         import socket
         with contextlib.suppress(Exception), socket.socket(fileno=os.dup(self._db.fileno())) as connection:
-            connection.shutdown(socket.SHUT_RDWR)       # fails if it is closed already
+            connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connection; what is not committed is undone."""
@@ -1588,7 +1591,7 @@ class Gate:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lock.acquire()
-        self.open = self._lock.release      # once only
+        self.open = self._lock.release
 
     def wait(self, timeout_s: float = -1) -> bool:
         """Block until it is open; return whether it is."""
@@ -1618,9 +1621,9 @@ class Batch:
         self.clashes: dict[int, list[Problem]] = {}
         self.unsettled: dict[int, str] = {}
         self.verdicts: dict[int, str] = {}              # by position, where it is not INSERTED
-        self.counts: Counter[str]                       # of the verdicts, once it is answered
+        self.counts: Counter[str]
         self.failure: str | None = None
-        self.transaction = 0                # its number in its database
+        self.transaction = 0
         self.began_at = self.ended_at = time.perf_counter()
         self.ready, self.answered, self.begins = Gate(), Gate(), threading.Lock()
 
@@ -1677,7 +1680,7 @@ def _repeated(values: Iterable) -> set:
 def pick(columns: Iterable[Sequence], positions: Sequence[int]) -> list[Sequence]:
     """Return the values of columns at these positions."""
     if isinstance(positions, range):
-        return [*columns]                       # all
+        return [*columns]
     take = operator.itemgetter(*positions)      # half the time of a loop; it makes no sequence of one
     return [take(column) if len(positions) > 1 else [take(column)] for column in columns]
 
@@ -1712,7 +1715,7 @@ def _settle_together(batch: Batch, table: Any) -> None:
     clashes too, but claims neither an id nor a key.
     """
     ids, gone = batch.columns[0], {*batch.problems, *batch.unsettled}
-    rows: dict[int, tuple] = {}             # as they stand, by id
+    rows: dict[int, tuple] = {}
     same: set[int] = set()
     twice = _repeated(ids) if len(set(ids)) < len(ids) else set()
     if None in ids or min(ids) <= table.last_id:        # ids that only grow need no look-up at all
@@ -1803,7 +1806,7 @@ class InsertWorker:
                  is_parent: bool) -> None:
         self.schema, self.name = schema, name
         self.complete = Gate()              # all of this load's records are stored, or will not be
-        self.failure: str | None = None     # the last one
+        self.failure: str | None = None
         self._failed_at = self._unread_at = 0.0         # what began before fails alike: batches, look-ups
         self.is_absent = self._was_aborted = False      # there is no such table, and none is made
         # Of a parent's records, by id: the line of a rejected one, None if a constraint refused it.
@@ -2108,7 +2111,7 @@ class Loader:
 
     def __init__(self, databases: Databases, sources: Sequence[Any], report: Report, interrupts: Interrupts,
                  batch_size: int | None = None, replaces: bool = False) -> None:
-        self.threads = 0                    # started so far
+        self.threads = 0
         self._databases, self._sources, self._report = databases, sources, report
         self._interrupts, self._batch_size, self._replaces = interrupts, batch_size, replaces
         self._group: list[Batch] = []       # batches on their way: those of the group that is not full yet,
@@ -2165,7 +2168,7 @@ class Loader:
         try:                                # half the cost of threading.Thread, which waits until it runs
             _thread.start_new_thread(self._databases.carry, (batch,))
             self.threads += 1
-        except (RuntimeError, MemoryError):             # the system allows no more
+        except (RuntimeError, MemoryError):
             self._databases.check(batch)
         if len(self._group) >= min(GROUP_BATCHES, GROUP_RECORDS / batch.size):
             for each in self._databases.workers.values():       # and report the group before, while they do
@@ -2189,11 +2192,11 @@ class Loader:
 # All printing, and the files of rejected records.  The main thread alone runs it, on answered batches.
 
 REJECTED_LISTED_MAX = 5             # of a model's records that are not listed each
-CELL_WIDTH = 40                     # of a listed record
+CELL_WIDTH = 40
 LINE_END = re.compile("\r\n?|\n")
 PROGRESS_S = 0.1                    # between two looks at how far it is
 BAR_COLUMNS = 69                    # what is longer loses the rate
-COLOURS = dict(zip(VERDICTS, ("32", "32", "2", "31", "1;31")))          # SGR codes
+COLOURS = dict(zip(VERDICTS, ("32", "32", "2", "31", "1;31")))
 KIND = operator.attrgetter("field", "code", "waits")    # of a problem, to be counted
 VERIFY_WORDS = {INSERTED: "sound", REJECTED: "broken", FAILED: FAILED}
 
@@ -2220,7 +2223,7 @@ class Output:
         """Return a line, on a terminal wrapped at words."""
         if not self._is_terminal:
             return line
-        import textwrap                     # not at every start
+        import textwrap
         return textwrap.fill(line, os.get_terminal_size().columns or 80, subsequent_indent=" " * 8,
                              break_long_words=False, break_on_hyphens=False)
 
@@ -2276,7 +2279,7 @@ class Section:
         self.source, self.name, self.table, self._words = source, name, source.schema.table, words
         self.seconds = 0.0                  # until the last of its records was answered
         self.counts, self.why = Counter(), Counter()    # by verdict; rejected ones by field and code
-        self.held: list[tuple[list, str, Outcome]] = []         # to be listed: cells, place, outcome
+        self.held: list[tuple[list, str, Outcome]] = []
         self.failure: str | None = None     # the first reason why records failed
         self._tells_bytes = source.is_file  # if one is met that is no text
 
@@ -2323,7 +2326,7 @@ class Report:
             word: word for word in VERDICTS if word != REPLACED or options.replace or options.json}
         self.sections = {source.schema.table: Section(source, place.name(source.schema), self._words)
                          for source in sources}
-        self.counts: Counter[str] = Counter()           # of all records reported so far, by verdict
+        self.counts: Counter[str] = Counter()
 
     def add(self, batch: Batch) -> None:
         """Report an answered batch; those of a model come in input order."""
@@ -2379,7 +2382,7 @@ class Report:
             mark = out.paint(f"{out.marks[verdict]} {self._words[verdict]:9}", COLOURS[verdict])
             why = [f"{each.message.replace(' ', ': ' if each.field else ' ', 1)} [{each.code}]"
                    for each in problems] + list({reason} - reasons)
-            reasons.add(reason)             # each is listed once
+            reasons.add(reason)
             lines += [f"  {mark}  {row}".rstrip(), *(out.wrap(f"      {place}: {each}") for each in why)]
         out.write("\n".join([*lines, "", ""]))
         section.held = []
@@ -2431,7 +2434,7 @@ class Report:
             left = f"{elapsed_s / max(share, 0.001) - elapsed_s:,.0f} s left"
             words = [f"{share:.0%}", *words[:2], *[left] * bool(counts), words[2]]
             if len("  ".join(words)) > BAR_COLUMNS:
-                del words[2]                # the rate
+                del words[2]
             if (size := min(BAR_COLUMNS - len("  ".join(words)) - 2, 10)) > 2:
                 words.insert(0, f"{'█' * round(share * size):░<{size}}")
         for name, begin in list(self._patience.waits.items()):      # which the workers change meanwhile
@@ -2439,7 +2442,7 @@ class Report:
                 waited = f"{now - begin:.0f} of {self._patience.timeout_s:.0f} s"
                 shown = name if len(name) < 30 else f"…{name[-28:]}"
                 words = [f"{shown} is locked by another program: {waited}"]
-                if last - begin < 1 and not self._out.has_bar:  # once
+                if last - begin < 1 and not self._out.has_bar:
                     complain(*words)
         self._out.draw("  ".join(words))
 
@@ -2453,14 +2456,14 @@ class Rejects:
     def __init__(self, folder: str, sources: Sequence[Source], watch: Watch,
                  stack: contextlib.ExitStack) -> None:
         """Raises OSError if the folder cannot be written, ValueError if others wrote a file there."""
-        import tempfile                     # seldom needed
+        import tempfile
         self._sources, age = {source.schema.table: source for source in sources}, -1
         self._noting = functools.partial(watch.noting, "the rejected records cannot be written")
         self.paths = {table: os.path.join(folder, f"{table}.{source.format}")
                       for table, source in self._sources.items()}
         self._errors_path = os.path.join(folder, "errors.jsonl")
         with contextlib.suppress(FileNotFoundError), open(self._errors_path, "rb") as file:
-            if b'{"model":'.startswith(file.read(9)):   # ours, or empty
+            if b'{"model":'.startswith(file.read(9)):
                 age = os.fstat(file.fileno()).st_mtime_ns
         names = [each.table + end for each in SCHEMAS for end in (".csv", ".json", ".jsonl")]
         paths = [os.path.join(folder, name) for name in ("errors.jsonl", *names)]
@@ -2527,7 +2530,7 @@ class Watch:
                  databases: Sequence[str] = ()) -> None:
         """Raises OSError if a file cannot be written, ValueError if the timeline's is none of ours."""
         self.is_logging, self._databases = bool(log_file), list(databases)
-        self._events: deque[dict] = deque(maxlen=TRACE_EVENTS_MAX)      # appended to by all threads
+        self._events: deque[dict] = deque(maxlen=TRACE_EVENTS_MAX)
         self.errors: dict[str, str] = {}    # the first one by what it made impossible
         self._trace = open(trace_file, "a+", encoding="utf-8", errors="replace") if trace_file else None
         if self._trace and (self._trace.seek(0) or self._trace.read(len(TRACE_HEAD))) not in ("", TRACE_HEAD):
@@ -2695,17 +2698,17 @@ class Interrupts:
 
     def __init__(self, patience: Patience, stack: contextlib.ExitStack) -> None:
         self.patience, self.number = patience, None
-        self._end_reading: Callable[..., object] | None = None          # while there is any
+        self._end_reading: Callable[..., object] | None = None
         if threading.current_thread() is threading.main_thread():       # no other thread may set them
             for number in (signal.SIGINT, signal.SIGTERM):
-                stack.callback(signal.signal, number, signal.signal(number, self._receive))     # put back
+                stack.callback(signal.signal, number, signal.signal(number, self._receive))
 
     @contextlib.contextmanager
     def allowed(self, abort: Callable[[], None] | None) -> Iterator[None]:
         """Let a signal raise KeyboardInterrupt in here, or `abort` what may wait for ever."""
         self._end_reading = abort or functools.partial(signal.default_int_handler, 0, None)
         try:
-            if self.number is not None:     # it came before
+            if self.number is not None:
                 raise KeyboardInterrupt
             yield
         finally:
@@ -2852,7 +2855,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             gc.disable()                    # millions of tuples, hardly a cycle: it costs a tenth of a load
             stack.callback(gc.enable)
             status = _run(parse_arguments(sys.argv[1:] if argv is None else argv, SCHEMAS), out, stack)
-    except SystemExit:                      # after --help or --version
+    except SystemExit:
         status = 0
     except KeyboardInterrupt:
         complain("interrupted before the load began: nothing was stored")
