@@ -814,8 +814,10 @@ class Source:
             cells, count = marked.split(comma)[:-1], (len(marked) - len(ended)) // 2
             is_plain = ("\r" not in ended and len(cells) == count * stride
                         and cells[self.width::stride].count("\n") == count)
-        # Where an id is blank, it is perhaps a row of empty cells.
-        if not is_plain or len(text) > RECORD_MAX or not all(map(str.strip, cells[self.picks[0]::stride])):
+        ids = cells[self.picks[0]::stride]      # where one is blank, it is perhaps a row of empty cells
+        joined = "".join(ids)
+        has_ids = all(ids) and (joined.split() == [joined] or all(map(str.strip, ids)))
+        if not (is_plain and has_ids) or len(text) > RECORD_MAX:
             return None
         self._line += count
         return Block([cells[pick::stride] for pick in self.picks], range(self._line - count, self._line),
