@@ -1755,8 +1755,8 @@ def _judge_suspects(batch: Batch, suspects: list[int], rows: dict[int, tuple],
         id_, before, is_sound = row[0], rows.get(row[0]), position not in batch.problems
         if row == before and is_sound:
             batch.verdicts[position] = UNCHANGED
-        elif problems := _find_clashes(batch, position, row, rows, holders):
-            batch.clashes[position] = problems + batch.problems.get(position, [])
+        elif problems := _find_clashes(batch, position, row, before, rows, holders):
+            batch.clashes[position] = problems if is_sound else problems + batch.problems[position]
         elif is_sound:
             rows[id_] = row
             for place, keys in batch.keys.items():
@@ -1768,20 +1768,20 @@ def _judge_suspects(batch: Batch, suspects: list[int], rows: dict[int, tuple],
     return set(suspects).difference(inserted.values())
 
 
-def _find_clashes(batch: Batch, position: int, row: tuple, rows: Mapping[int, tuple],
+def _find_clashes(batch: Batch, position: int, row: tuple, before: tuple | None, rows: Mapping[int, tuple],
                   holders: Mapping[int, Mapping[str, int]]) -> list[Problem]:
     """Return why a record cannot stand beside the others: its id has other content, a key another holder."""
-    before, problems = rows.get(row[0], row), []
-    if before != row and not batch.replaces:
+    problems = []
+    if before and before != row and not batch.replaces:
         differing = [name for name, old, new in zip(batch.schema.names, before, row) if old != new]
         problems.append(Problem("id", "conflict", row[0], " and ".join(differing)))
     for place, keys in batch.keys.items():
         holder = holders[place].get(keys[position], row[0])
         text = rows.get(holder, row)[place]
-        if holder != row[0] and unique_key(text) == keys[position]:     # else it was replaced since
-            differs = f" ({escape(str(text), 60)})" if text != row[place] else ""
-            detail = f"{batch.schema.record} {holder}{differs}"
-            problems.append(Problem(batch.schema.fields[place].name, "not_unique", row[place], detail))
+        is_same = text == row[place]
+        if holder != row[0] and (is_same or unique_key(text) == keys[position]):    # it still holds it
+            detail = f"{batch.schema.record} {holder}" + ("" if is_same else f" ({escape(str(text), 60)})")
+            problems.append(Problem(batch.schema.names[place], "not_unique", row[place], detail))
     return problems
 
 
