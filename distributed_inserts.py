@@ -572,12 +572,14 @@ def decode_line(line: str) -> object:
 
 def _keep_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
     """Decode bytes that are no text as U+DC00 + byte; encode these as they were, half of a unit as "?"."""
-    kept = error.object[error.start:error.end]
     if isinstance(error, UnicodeDecodeError):
-        return "".join(chr(0xDC00 + byte) for byte in kept), error.end
-    if not all("\udc00" <= character < "\udd00" for character in kept):
+        return "".join(chr(0xDC00 + byte) for byte in error.object[error.start:error.end]), error.end
+    is_utf_16 = "16" in error.encoding      # which has two bytes a unit, and tells of one character at a time
+    kept = re.match("[\udc00-\udcff]+", error.object[error.start:error.start + 2 if is_utf_16 else error.end])
+    if not kept:
         raise error
-    return "?" if "16" in error.encoding else bytes(ord(character) & 0xff for character in kept), error.end
+    encoded = bytes(ord(character) & 0xff for character in kept[0])
+    return "?" if is_utf_16 and len(encoded) == 1 else encoded, error.start + len(encoded)
 
 
 codecs.register_error("keep_bytes", _keep_bytes)
@@ -675,8 +677,8 @@ class Source:
 
     def _read_any(self, text: str) -> Iterator[Block]:
         """Return the reader of what the text begins like; raises ValueError if it cannot hold records."""
-        begins = text.lstrip()[:1]
-        are_lines = re.match(r"\s*\{.*[^\s,[{]\s*\n\s*\{", text) is not None      # an object a line
+        are_lines = re.match(r"\s*.*[^\s,[{]\s*\n\s*\{", text) is not None        # an object a line
+        begins = "{" if are_lines else text.lstrip()[:1]
         start = 0 if begins != "{" or are_lines else self._find_list(text)
         if begins == "[" or start:
             self.format, self.header = "json", "["
@@ -700,10 +702,17 @@ class Source:
         """Return where the list of objects begins that an object holds, 0 if it is a record or has none."""
         line = decode_line(text.lstrip().partition("\n")[0])
         lists = itertools.islice(LIST.finditer(text), LISTS_MAX)
-        for match in sorted(lists, key=lambda match: match[0].endswith("]")):           # empty ones last
+        for match in sorted(lists, key=lambda match: -self._fit_of(text, match.end() - 1)):
             above = decode_line(text[:match.start()] + "0}")
-            if isinstance(above, dict) and len(self._fields_in(above) | self._fields_in(line)) < 2:
+            found = self._fields_in(above) | self._fields_in(line)
+            if isinstance(above, dict) and len(found) < 2:
                 return match.start() + 1
+        return 0
+
+    def _fit_of(self, text: str, begin: int) -> int:
+        """Return how many fields the JSON value that begins there has."""
+        with contextlib.suppress(ValueError, RecursionError):
+            return len(self._fields_in(JSON.raw_decode(text, begin)[0]))
         return 0
 
     def _next_lines(self, text: str | None = None, size: int = BLOCK_CHARS) -> str:
@@ -888,27 +897,35 @@ class Source:
         """Yield a record's first line, and those below as far as none of them is a record by itself.
 
         The last line of a cell, which closes the quote, may look like one by chance.  It counts only if the
-        first line reaches all fields, and the id stands left of the quote or that line is a record.
+        first line reaches all fields, and the id stands left of the quote or that line is a record.  No id is
+        asked for within a cell if the first line is as wide as a record, and its quote not in the last cell.
         """
         first = lines[start]
         yield first
         cells = next(csv.reader([first], delimiter=self.delimiter, skipinitialspace=True))
         is_stray = first.count(self.delimiter) >= max(self.picks) and (
-            self.picks[0] < len(cells) - 1 or self._is_record(first, width))
+            self.picks[0] < len(cells) - 1 or self._is_row(first.split(self.delimiter), width))
+        is_part = len(cells) == width or first.count(self.delimiter) + 1 != width
         for line in map(lines.__getitem__, range(start + 1, stop)):
-            if (is_stray or line.count('"') % 2 == 0) and self._is_record(line, width):
+            is_last = line.count('"') % 2 == 1
+            if (is_stray or not is_last) and self._is_record(line, width, is_last, is_last or is_part):
                 return
             yield line
 
-    def _is_record(self, line: str, width: int) -> bool:
-        """Return whether a line by itself has so many cells and a whole number as id."""
+    def _is_record(self, line: str, width: int, is_last: bool, needs_id: bool) -> bool:
+        """Return whether a line could be a record by itself; unless it `is_last`, also with quotes as letters."""
+        row = line.split(self.delimiter)
         try:
-            row = next(self._reader([line])) if '"' in line else line.split(self.delimiter)
+            rows = [next(self._reader([line])) if '"' in line else row, *[row] * (not is_last)]
         except csv.Error:                   # its first quote opens a cell: it is a stray one, too
             is_opening = (self.delimiter + line.partition('"')[0]).rstrip(" ").endswith(self.delimiter)
-            row = line.split(self.delimiter) if is_opening else []
+            rows = [row] * is_opening
+        return any(self._is_row(row, width, needs_id) for row in rows)
+
+    def _is_row(self, row: Sequence[str], width: int, needs_id: bool = True) -> bool:
+        """Return whether a row has so many cells and, if it needs one, a whole number as id."""
         is_wide = len(row) >= max(width, self.picks[0] + 1) and not any(map(str.strip, row[self.width:]))
-        return is_wide and WHOLE.fullmatch(row[self.picks[0]].strip()) is not None
+        return is_wide and (not needs_id or WHOLE.fullmatch(row[self.picks[0]].strip()) is not None)
 
     # JSON
 

@@ -330,6 +330,15 @@ def test_an_object_with_one_list_in_it_is_that_list(load: Load, kind: str, name:
         assert (loaded.status, loaded.rows) == (0, PEOPLE), loaded.error
 
 
+@pytest.mark.parametrize("text", [
+    '{"columns": [{"name": "id"}, {"name": "name"}], "rows": LIST}', '{"errors": [{"code": 5}], "users": LIST}',
+    '{"users": LIST, "errors": [{"code": 5}]}', '{"tags": [], "users": LIST}',
+])
+def test_of_several_lists_that_of_the_records_is_read(load: Load, text: str) -> None:
+    loaded = load(text.replace("LIST", USERS_AS["jq -c of an array"].strip()))
+    assert (loaded.status, loaded.rows) == (0, PEOPLE), loaded.error
+
+
 @pytest.mark.parametrize("text", ['{"users": []}', "[]", " [ ]\n", '{"users": [\n]}', "id,name,email\n"], ids=ascii)
 def test_a_list_of_no_records_is_loaded(load: Load, text: str) -> None:
     loaded = load(text)
@@ -1085,6 +1094,32 @@ def test_stray_quotes_on_neighbouring_lines_swallow_nobody_wherever_the_id_stand
 def test_stray_quotes_in_rows_of_another_length_swallow_nobody(load: Load, header: str, lines: list[str]) -> None:
     loaded = load("\n".join([header, *lines, "4,Dee,dee@example.com,z"]) + "\n")
     assert len(loaded.found) == 4 and {2, 3, 4} <= {id_ for id_, *_ in loaded.rows}
+
+
+@pytest.mark.parametrize(("separator", "header", "lines", "stored"), [
+    (",", "id,name,notes,size,email", ['1,Ada,"great scr,ok,ada@example.com', '2,Bo,",wants 15",bo@example.com'], {3}),
+    (",", "id,notes,name,size,email", ['1,"great scr,Ada,ok,ada@example.com', '2,",Bo,wants 15",bo@example.com'], {3}),
+    ("\t", "name,email,size,notes,id", ['Ada,ada@example.com,a "b" c,"great,1', 'Bo,bo@example.com,ok,15",2'], {2, 3}),
+    (",", "id,name,notes,email", ['1,Ada,"great scr,ada@example.com', ',Bo,ok,bo@example.com',
+                                  'N/A,Dee,wants 15",dee@example.com'], {3}),
+])
+def test_stray_quotes_in_several_columns_or_beside_bad_ids_swallow_nobody(
+    load: Load, separator: str, header: str, lines: list[str], stored: set[int]
+) -> None:
+    cells = {"id": "3", "name": "Cy", "email": "cy@example.com"}
+    last = ",".join(cells.get(name, "fine") for name in header.split(","))
+    loaded = load("\n".join([header, *lines, last]).replace(",", separator) + "\n")
+    assert set(loaded.found) == set(range(2, len(lines) + 3))
+    assert loaded.rows == [
+        (id_, name, f"{name.lower()}@example.com") for id_, name in ((2, "Bo"), (3, "Cy")) if id_ in stored
+    ]
+
+
+def test_cells_of_several_lines_with_separators_and_quotes_are_kept_together(load: Load) -> None:
+    notes = ["12 High St, London", "Flat 4\nUK, EU", "a, b, c\nd, e", 'say ""hi"", Bo\n5, 6\n', "7\n8, 9, 10, 11", "x"]
+    people = [f'{id_},"{note}",Ann{id_},"{note}",a{id_}@example.com\n' for id_, note in enumerate(notes, 1)]
+    loaded = load("id,home,name,work,email\n" + "".join(people))
+    assert loaded.status == 0 and len(loaded.rows) == len(notes)
 
 
 def test_a_stray_quote_above_a_cell_that_begins_with_a_line_break_costs_its_own_line(load: Load) -> None:

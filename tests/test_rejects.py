@@ -216,6 +216,15 @@ def test_bytes_that_are_no_text_are_kept(load: Run, tmp_path: Path) -> None:
     assert (tmp_path / "rejected" / "users.csv").read_bytes() == HEAD.encode() + bad
 
 
+@pytest.mark.parametrize("half", ["\ud83d", "\ude00"])
+def test_halves_of_pairs_are_kept(load: Run, tmp_path: Path, half: str) -> None:
+    for order in ("le", "be"):
+        text = f"\ufeffid,name,email\n1,Ann{half},ann@example.com\n2,B{half}en,b\n3,C{half}{half}{half}\n"
+        (tmp_path / "users.csv").write_bytes(text.encode(f"utf-16-{order}", "surrogatepass"))
+        assert verdicts(load("--users", "users.csv", "--rejects", order)) == [BAD] * 3
+        assert (tmp_path / order / "users.csv").read_bytes() == (tmp_path / "users.csv").read_bytes()
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16-le", "cp037"])
 def test_the_encoding_of_the_flag_is_kept_and_named_in_the_next_step(run: Run, tmp_path: Path, encoding: str) -> None:
     text = HEAD + "1,André,andre@example.com\n2,Zoë,\n3,Ü,x\n"
@@ -399,9 +408,14 @@ def test_fixing_the_rejects_and_loading_them_finishes_the_job(load: Run, tmp_pat
     assert errors(tmp_path / "rejected again") == []
 
 
-@pytest.mark.parametrize("kind", ["csv", "array", "lines"])
+@pytest.mark.parametrize("kind", ["csv", "array", "lines", "quotes", "null", "lists", "log"])
 def test_loading_the_rejects_as_they_are_rejects_the_same_again(load: Run, tmp_path: Path, kind: str) -> None:
+    person = '{"id": 1, "name": "Ann", "email": "a@example.com"}'
     text = {
+        "quotes": 'id,name,notes,email\n1,Ada,"great scr,ada@example.com\n2,Bo,ok,bo@example.com\n,Cy,ok,cy@example.com\n'
+        '3,Ed,ok,ed@example.com\nN/A,Dee,wants 15",dee@example.com\n',
+        **{kind: f'{person}\n{line}\n{{"id": 3, "name": ""}}\n'
+           for kind, line in (("null", "null"), ("lists", f"[{person}]"), ("log", "ERROR: time-out"))},
         "csv": HEAD + '1,,a@example.com\n2,Ben,"b\n1,2\n\n3,Cat,c@example.com\n',
         "lines": '{"id": 1, "name": "x"}\n[2]\n\nbroken\n',
         "array": '[{"id": 1, "name": "x"}, [2], {"id": 3, "name": "Cat", "email": "c@example.com"}, 4]',
