@@ -913,7 +913,7 @@ class Source:
             yield line
 
     def _is_record(self, line: str, width: int, is_last: bool, needs_id: bool) -> bool:
-        """Return whether a line could be a record by itself; unless it `is_last`, also with quotes as letters."""
+        """Return whether a line could be a record; unless it `is_last`, also with its quotes as letters."""
         row = line.split(self.delimiter)
         try:
             rows = [next(self._reader([line])) if '"' in line else row, *[row] * (not is_last)]
@@ -2367,13 +2367,12 @@ class Report:
         if options.json:
             self._out.write("".join(json_line(section.describe(batch, position)) for position in listed))
         else:
-            if not (options.verbose or is_short):
-                bad_ones = [each for each in section.held if each[-1].verdict in (REJECTED, FAILED)]
-                section.held = bad_ones[:REJECTED_LISTED_MAX]
-                listed = listed[:REJECTED_LISTED_MAX - len(section.held)]
+            few = None if options.verbose or is_short else REJECTED_LISTED_MAX
             section.held += [([column[position] for column in batch.cells], section.source.place(
-                batch.line(position)), batch.outcome(position)) for position in listed]
-            if options.verbose and len(section.held) > SINGLE_MAX:
+                batch.line(position)), batch.outcome(position)) for position in listed[:few]]
+            if few:
+                section.held = [each for each in section.held if each[-1].verdict in (REJECTED, FAILED)][:few]
+            elif len(section.held) > SINGLE_MAX:
                 self._list(section)
         self.progress()
 
@@ -2425,9 +2424,8 @@ class Report:
             out.write(json_line({"summary": models, **reason, "exit_status": exit_status}))
             return
         verdicts = [f"{self.counts[each]:,} {word}" for each, word in words.items() if self.counts[each]]
-        how = f"in {sum(transactions):,} transactions by {len(transactions)} insert workers"
-        if options.verify or options.dry_run:
-            how = "nothing was written"
+        how = "nothing was written" if options.verify or options.dry_run else (
+            f"in {sum(transactions):,} transactions by {len(transactions)} insert workers")
         totals = re.sub(r"\b(1 (?:record|transaction|insert worker|thread))s\b", r"\1", (
             f"{self.counts.total():,} records: {', '.join(verdicts) or 'none'}, {how}, {threads:,} threads, "
             f"{time.monotonic() - self._begin:.2f} s"))
