@@ -1035,6 +1035,9 @@ class Patience:
     """Tries again what fails on a lock, for `timeout_s` seconds; after an interrupt for a second more."""
 
     def __init__(self, timeout_s: float) -> None:
+        """Raises ValueError for what is no time."""
+        if not 0 <= timeout_s <= 1e6:
+            raise ValueError(f"--busy-timeout is in seconds, not {timeout_s}")
         self.timeout_s, self.tell = timeout_s, lambda name, event: None
         self.interrupted_at = float("inf")  # set by the handler of a signal
         self.waits: dict[str, float] = {}
@@ -1160,7 +1163,7 @@ class Table:
             held = {key: id_ for key, id_ in self._read_keys(name) if key in kept}
         rivals = self.rivals.find_holders(place, keys) if self.rivals else {}
         rivals |= {key: held[key] for key in kept if key in held}
-        return rivals | {unique_key(text): id_ for text, id_ in found}
+        return rivals | {unique_key(text): id_ for text, id_ in found if isinstance(text, str)}
 
     def _read_keys(self, name: str) -> Iterator[tuple[str, int]]:
         where = "" if self._holds_all else f"WHERE {self.IRREGULAR.format(name)}"
@@ -1286,6 +1289,7 @@ class SqliteTable(Table):
         SELECT 'it', 'missing in somebody else''s database (name another --db), which holds ' ||
             group_concat(name, ', ') FROM there
         UNION ALL SELECT 'it', 'a ' || type FROM there WHERE lower(name) = '{table}'
+        UNION ALL SELECT type, name FROM sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = '{table}'
         UNION ALL SELECT lower(name), upper(type) || CASE WHEN pk AND pk = (SELECT sum(pk) FROM columns)
             THEN ' PRIMARY KEY' ELSE '' END FROM columns"""
     CREATE = "CREATE TABLE IF NOT EXISTS {table} ({columns})"
@@ -1320,7 +1324,7 @@ class SqliteTable(Table):
     def _select(self, what: str, value: str, among: Iterable[object]) -> list[tuple]:
         self._check_file()
         sql = f"SELECT {what} FROM {self._table} WHERE {value} IN (SELECT value FROM json_each(?))"
-        return self._execute(sql, [json.dumps(list(among), ensure_ascii=False)])
+        return self._execute(sql, [json.dumps(list(among), ensure_ascii=False, default=str)])
 
     def _begin(self) -> object:
         if self._version is None:           # log ahead and sync at every commit (sqlite.org/wal.html)
@@ -1334,10 +1338,10 @@ class SqliteTable(Table):
         self._execute("BEGIN IMMEDIATE")
         return self._execute("PRAGMA data_version")
 
-    def _insert(self, columns: Sequence[Sequence], conflict: str = "ABORT") -> int:
+    def _insert(self, columns: Sequence[Sequence], conflict: str | None = None) -> int:
         width, count = len(columns), 0
         marks, size = f"({','.join('?' * width)})", VALUES_MAX // width
-        sql = f"INSERT OR {conflict} INTO {self._table} ({self._columns}) VALUES "
+        sql = f"INSERT {conflict or self._or_abort()} INTO {self._table} ({self._columns}) VALUES "
         for start in range(0, len(columns[0]), size):   # each gives the GIL up once, executemany once a row
             part = [column[start:start + size] for column in columns]
             values: list[object] = [None] * (width * len(part[0]))
@@ -1348,9 +1352,14 @@ class SqliteTable(Table):
 
     def _update(self, columns: Sequence[Sequence]) -> int:
         if self.is_trial:                   # some stand in the table beneath
-            return self._insert(columns, "REPLACE")
-        sql = f"UPDATE OR ABORT {self._table} SET {self._columns.replace(',', ' = ?,')} = ? WHERE id = ?"
+            return self._insert(columns, "OR REPLACE")
+        settings = self._columns.replace(",", " = ?,")
+        sql = f"UPDATE {self._or_abort()} {self._table} SET {settings} = ? WHERE id = ?"
         return sum(self._execute(sql, values) for values in zip(*columns, columns[0]))
+
+    def _or_abort(self) -> str:
+        """Return what overrules an ON CONFLICT of the table, and of its triggers: so not if it has any."""
+        return "" if "trigger" in self._found else "OR ABORT"
 
     def commit(self) -> None:
         """Commit and sync; raises if that is in doubt, or the file is no longer where readers look for it."""
@@ -1593,7 +1602,8 @@ def find_place(text: str, patience: Patience) -> Any:
     """Return the place that --db names; raises ValueError for what is none."""
     if re.match(r"postgres(ql)?:", text):
         return PostgresPlace(text, patience)
-    other = re.match(r"(\w{1,20})(?:://| *=.*\{model\})", text)     # libpq's other form may hold a password
+    # libpq's other form and other libraries' URLs may hold a password
+    other = re.match(r"\W{0,3}([\w+:]{1,40}?)(?:://| *=.*\{model\})", text)
     if other and not os.path.exists(text):
         raise ValueError(f"--db takes a folder, or a URL that begins with postgresql://, not {other[1]}")
     return SqlitePlace(text, patience)
@@ -1850,10 +1860,16 @@ class InsertWorker:
         """Return the committed rows with these ids, to any thread; raises StorageError."""
         answered, found = Gate(), []
         self.submit(functools.partial(self._look_up, ids, time.perf_counter(), found, answered))
-        answered.wait()
+        self.wait(answered)
         if not found:
             raise StorageError(self.failure)
         return found[0]
+
+    def wait(self, answered: Gate) -> None:
+        """Wait for an answer; raises RuntimeError if the worker ended before it was asked, as in a handler."""
+        while not answered.wait(1):
+            if not self._thread.is_alive() and not answered.wait(0):
+                raise RuntimeError("the databases are closed")
 
     def missing(self, ids: Sequence[int | None]) -> dict[int, int]:
         """Tell any thread by position which ids are not stored, once it is complete; raises StorageError."""
@@ -2017,7 +2033,7 @@ class Databases(contextlib.AbstractContextManager):
             self.check(batch)
             batch.began_at = time.perf_counter()        # from now on it waits for this database
             worker.submit(functools.partial(worker.take, batch))
-            batch.answered.wait()
+            worker.wait(batch.answered)
             return batch.outcome(0)
 
     def find(self, model: str, id: int) -> dict[str, object] | None:
@@ -2178,6 +2194,8 @@ class Loader:
                 part = range(start, min(start + size, len(block.lines)))
                 yield Batch(source.schema, block, part, first, self._replaces)
                 first += len(part)
+            if source.is_file and source.total is None:         # while a pipe is waited for, nothing is open
+                self._commit()
 
     def _start(self, batch: Batch) -> None:
         """Give a batch its ticket, then start its thread: the order is decided here and nowhere else."""
@@ -2190,10 +2208,13 @@ class Loader:
         except (RuntimeError, MemoryError):
             self._databases.check(batch)
         if len(self._group) >= min(GROUP_BATCHES, GROUP_RECORDS / batch.size):
-            for each in self._databases.workers.values():       # and report the group before, while they do
-                each.submit(each.commit)
+            self._commit()                  # and report the group before, while they do
             self._report_all(self._group_before)
             self._group_before, self._group = self._group, []
+
+    def _commit(self) -> None:
+        for worker in self._databases.workers.values():
+            worker.submit(worker.commit)
 
     def _report_all(self, batches: Sequence[Batch]) -> None:
         for batch in batches:
@@ -2799,7 +2820,6 @@ def parse_arguments(argv: Sequence[str], schemas: Sequence[Schema]) -> argparse.
         f"{flags} can be given once each: load several files one by one": len(given) > len(paths),
         f"--batch-size is a whole number from 1, not {options.batch_size}": (
             options.batch_size is not None and options.batch_size < 1),
-        f"--busy-timeout is in seconds, not {options.busy_timeout}": not 0 <= options.busy_timeout <= 1e6,
         "standard input (-) can be only one of the files": paths.count("-") > 1,
         "standard input is closed": "-" in paths and sys.stdin is None,     # 0 is then another file's number
         f"{''.join(urls[:1])} is a URL: download it first, or pipe it: curl URL | {parser.prog} … -": urls,

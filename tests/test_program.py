@@ -199,6 +199,30 @@ except KeyboardInterrupt:
     assert (done.stdout, done.stderr) == ("left\n", "")
 
 
+@pytest.mark.parametrize("name", ["insert", "find"])
+def test_a_call_in_which_the_block_is_closed_ends(sqlite, name):
+    """As a signal's handler closes it: here whatever the call looks at does."""
+
+    class Closing(dict):
+        def __getitem__(self, key):
+            shop.close()
+            return super().__getitem__(key)
+
+    class Text(str):
+        def strip(self, *_):
+            shop.close()
+            return "1"
+
+    with program.open_databases(sqlite.place) as shop, pytest.raises(RuntimeError, match="closed"):
+        shop.insert("users", Closing(ANN)) if name == "insert" else shop.find("users", Text("1"))
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1, 1e12])
+def test_a_busy_timeout_that_is_none_is_told_at_once(databases, seconds):
+    with pytest.raises(ValueError, match="seconds"):
+        program.open_databases(databases.place, busy_timeout=seconds)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="Windows keeps open files where they are")
 def test_a_file_that_was_taken_away_is_noticed_by_look_ups_too(sqlite):
     with program.open_databases(sqlite.place) as shop:

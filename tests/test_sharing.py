@@ -8,12 +8,13 @@ is also held where its transaction begins, while another one takes what it is ab
 from __future__ import annotations
 
 import sqlite3
+import subprocess
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from conftest import HEAVY, MODELS, SAMPLE, rows, some
+from conftest import HEAVY, MODELS, SAMPLE, TIMEOUT_S, rows, some
 from loads import (
     HOLD,
     Outcome,
@@ -159,3 +160,30 @@ def test_an_id_taken_just_before_the_transaction_began_is_taken(tmp_path):
     assert held.verdicts("users") == {2: "unchanged", 3: "rejected", 4: "inserted"}
     assert [problem["code"] for problem in held.lines[1]["problems"]] == ["conflict"]
     assert [row[0] for row in rows(folder / "users.db")] == [1, 2, 3]
+
+
+def are_stored(database: Path) -> bool:
+    """Return whether others see any record there."""
+    try:
+        return database.exists() and bool(rows(database.parent, database.stem))
+    except sqlite3.OperationalError:  # there is no table yet
+        return False
+
+
+def test_a_pipe_that_is_waited_for_locks_nobody_out(tmp_path):
+    """Neither its own database nor that of another input: what came is committed before more is read."""
+    (tmp_path / "products.csv").write_text("id,name,price\n1,Pen,1\n")
+    (tmp_path / "later.csv").write_text("id,name,email\n1000000,Zoe,zoe@example.com\n")
+    (tmp_path / "more.csv").write_text("id,name,price\n2,Ink,1\n")
+    arguments = "--users", "-", "--products", "products.csv"
+    with Running(tmp_path, *arguments, stdin=subprocess.PIPE) as paused:
+        pipe = paused.process.stdin
+        people = "".join(f"{n},{'Ann' * 30},ann{n}@example.com\n" for n in range(1, 6001))
+        pipe.write(f"id,name,email\n{people}".encode())
+        pipe.flush()
+        wait_until(lambda: all(are_stored(tmp_path / f"{name}.db") for name in ("users", "products")))
+        for name, file in (("users", "later.csv"), ("products", "more.csv")):
+            assert load_here(tmp_path, f"--{name}", file).status == 0
+        pipe.close()
+        paused.process.wait(TIMEOUT_S)
+    assert len(rows(tmp_path / "users.db")) == 6001 and len(rows(tmp_path / "products.db")) == 2

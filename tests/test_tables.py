@@ -649,6 +649,36 @@ def test_a_stored_text_that_is_no_text_can_be_replaced_and_found(here: Run, tmp_
     )
 
 
+@pytest.mark.parametrize(("model", "columns", "row"), [
+    ("products", "id INTEGER PRIMARY KEY, name, price", "50, 5, 1.0"),
+    ("users", "id INTEGER PRIMARY KEY, name TEXT, email TEXT", "50, 'Z', CAST('zoë@x.org' AS BLOB)"),
+    ("users", "id INT PRIMARY KEY, name TEXT, email TEXT", "x'01', 'Z', 'z@x.org'"),
+])
+def test_a_stored_value_of_another_type_fails_nothing(
+    here: Run, tmp_path: Path, model: str, columns: str, row: str
+) -> None:
+    execute(tmp_path / f"{model}.db", f"CREATE TABLE {model} ({columns})", f"INSERT INTO {model} VALUES ({row})")
+    text = {"users": "id,name,email\n1,5,a@x.org\n2,Zoë,zoë@x.org\n", "products": "id,name,price\n1,5,1\n2,Pen,2\n"}
+    (tmp_path / "new.csv").write_text(text[model], encoding="utf-8")
+    for flags in (["-n"], []):
+        assert load(here, f"--{model}", "new.csv", *flags)[:2] == (0, {model: ["inserted"] * 2})
+    (tmp_path / "new.csv").write_text("id,name,email\n3,Z,Z@x.org\n")
+    if "INT PRIMARY" in columns:
+        assert load(here, "--users", "new.csv")[:2] == (1, {"users": ["rejected"]})
+
+
+@pytest.mark.parametrize("conflict", ["IGNORE", "REPLACE"])
+def test_triggers_keep_their_own_conflict_clauses(here: Run, tmp_path: Path, conflict: str) -> None:
+    execute(tmp_path / "users.db", "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, email TEXT)",
+            "CREATE TABLE seen (what TEXT PRIMARY KEY)",
+            *(f"CREATE TRIGGER t{each} AFTER {each} ON users BEGIN INSERT OR {conflict} INTO seen VALUES ('{each}'); END"
+              for each in ("INSERT", "UPDATE")))
+    assert load(here, "--users", "users.csv")[:2] == (0, {"users": ["inserted"] * 3})
+    text = (tmp_path / "users.csv").read_text(encoding="utf-8")
+    (tmp_path / "users.csv").write_text(text.replace("@example.com", "@x.org"), encoding="utf-8")
+    assert load(here, "--users", "users.csv", "--replace")[:2] == (0, {"users": ["replaced"] * 3})
+
+
 def test_ids_and_names_that_are_none_fail_nothing_and_are_shown_as_sql_has_them(run: Run, tmp_path: Path) -> None:
     execute(tmp_path / "users.db", "CREATE TABLE users (id INT PRIMARY KEY, name TEXT, email TEXT)",
             "INSERT INTO users VALUES ('abc', 'Y', 'y@example.com'), (NULL, x'416e6e', 'z@example.com')")
