@@ -1866,7 +1866,7 @@ class InsertWorker:
         return found[0]
 
     def wait(self, answered: Gate) -> None:
-        """Wait for an answer; raises RuntimeError if the worker ended before it was asked, as in a handler."""
+        """Wait for an answer; raises RuntimeError if the worker had ended before it was asked."""
         while not answered.wait(1):
             if not self._thread.is_alive() and not answered.wait(0):
                 raise RuntimeError("the databases are closed")
