@@ -1111,8 +1111,7 @@ class Table:
             if creates and not is_there:
                 columns = ", ".join(f'"{name}" {kind}' for name, kind in self._types.items())
                 self._execute(self.CREATE.format(table=self._table, columns=columns))
-                is_there = self._check_shape()
-            return self if is_there and stack.pop_all() else None
+            return self if (is_there or creates) and stack.pop_all() else None
 
     def _check_shape(self) -> bool:
         """Return whether the table is there; raises StorageError with what makes it unusable."""
@@ -1149,10 +1148,7 @@ class Table:
         return beneath | {row[0]: row for row in self._select(self._columns, "id", ids)} if ids else {}
 
     def find_holders(self, place: int, keys: Collection[str]) -> dict[str, int]:
-        """Return {key: id} of those unique keys that a stored record holds in the field at `place`.
-
-        Some are perhaps of records that were replaced since, see `_find_clashes`.
-        """
+        """Return {key: id} of the keys that stored records hold in the field at `place`, or once held."""
         name, held = self.schema.names[place], self._held.get(place)
         if held is None:
             held = self._held[place] = Traces() if self._serves else {}
@@ -1171,13 +1167,14 @@ class Table:
         return ((unique_key(text), id_) for text, id_ in rows if isinstance(text, str))
 
     @contextlib.contextmanager
-    def all_or_none(self) -> Iterator[None]:
-        """Undo what is stored in here where it raises ConstraintError."""
+    def all_or_none(self, replaces: bool = False) -> Iterator[None]:
+        """Undo what is stored in here where it raises ConstraintError, even if a part `replaces` records."""
         self._execute("SAVEPOINT part")
         try:
             yield
         except ConstraintError:
             self._execute("ROLLBACK TO part")
+            self._held = {} if replaces else self._held         # it knows what was replaced in here
             raise
         self._execute("RELEASE part")
 
@@ -1202,10 +1199,6 @@ class Table:
 # -------------------------------------------------------------------------------------------- Storage: SQLite
 # A folder with a database file per model.  The only section that knows sqlite3.  A table is used by its
 # worker, or by the main thread that verifies; abort() by any.
-
-LOCK_POLL_S = 0.25                  # how long a statement waits for a lock by itself
-VALUES_MAX = 900                    # bound values in a statement; before SQLite 3.32 999 was the limit
-PRAGMAS = "journal_mode=WAL", "synchronous=FULL", "fullfsync=1", "checkpoint_fullfsync=1"
 
 
 def _sqlite_errors(function: Callable) -> Callable:
@@ -1303,12 +1296,11 @@ class SqliteTable(Table):
         super().__init__(schema, f"{schema.table}.db", patience, serves)
         self._path, self._mode = path, None             # the journal mode it had
         self._connection = sqlite3.connect(_reading_uri(path) if reads else path, uri=reads,
-                                           timeout=LOCK_POLL_S, isolation_level=None, check_same_thread=False)
+                                           timeout=0.25, isolation_level=None, check_same_thread=False)
         self._file = os.stat(path) if path else None    # its identity
         self._connection.text_factory = lambda text: text.decode("utf-8", "keep_bytes")     # whatever it is
 
     def _execute(self, sql: str, values: Sequence[object] = ()) -> Any:
-        """Run a statement, again while others hold a lock; return its rows, or how many it changed."""
         return self._patience.insist(self._name, self._try, sql, values)
 
     @_sqlite_errors
@@ -1329,7 +1321,8 @@ class SqliteTable(Table):
     def _begin(self) -> object:
         if self._version is None:           # log ahead and sync at every commit (sqlite.org/wal.html)
             (mode,), = self._execute("PRAGMA journal_mode")
-            found = [self._execute(f"PRAGMA {pragma}") for pragma in PRAGMAS]
+            found = [self._execute(f"PRAGMA {pragma}") for pragma in (
+                "journal_mode=WAL", "synchronous=FULL", "fullfsync=1", "checkpoint_fullfsync=1")]
             if self._path and found[0] != [("wal",)]:
                 raise StorageError(f"no write-ahead logging here: the journal mode stays {mode}")
             self._mode = mode
@@ -1340,7 +1333,7 @@ class SqliteTable(Table):
 
     def _insert(self, columns: Sequence[Sequence], conflict: str | None = None) -> int:
         width, count = len(columns), 0
-        marks, size = f"({','.join('?' * width)})", VALUES_MAX // width
+        marks, size = f"({','.join('?' * width)})", 900 // width     # 999 values: SQLite 3.31's limit
         sql = f"INSERT {conflict or self._or_abort()} INTO {self._table} ({self._columns}) VALUES "
         for start in range(0, len(columns[0]), size):   # each gives the GIL up once, executemany once a row
             part = [column[start:start + size] for column in columns]
@@ -1624,8 +1617,7 @@ class Gate:
 
     def wait(self, timeout_s: float = -1) -> bool:
         """Block until it is open; return whether it is."""
-        # An open one is not taken: Ctrl-C could come before it is given back.
-        is_open = not self._lock.locked()
+        is_open = not self._lock.locked()       # then not taken: Ctrl-C could come before it is given back
         if not is_open and (is_open := self._lock.acquire(timeout=timeout_s)):
             self._lock.release()
         return is_open
@@ -1650,7 +1642,6 @@ class Batch:
         self.clashes: dict[int, list[Problem]] = {}
         self.unsettled: dict[int, str] = {}
         self.verdicts: dict[int, str] = {}              # by position, where it is not INSERTED
-        self.counts: Counter[str]
         self.failure: str | None = None
         self.transaction = 0
         self.began_at = self.ended_at = time.perf_counter()
@@ -1665,16 +1656,6 @@ class Batch:
             joined = "".join(texts)
             is_folded = joined.isascii() and joined == joined.lower()   # most keys are the texts themselves
             self.keys[place] = texts if is_folded else list(map(unique_key, texts))
-
-    def single(self, position: int) -> Batch:
-        """Return one of its records, which has been checked, as a batch of its own."""
-        start = self.part.start + position
-        single = Batch(self.schema, self.block, range(start, start + 1), 1, self.replaces)
-        single.columns = pick(self.columns, [position])
-        single.keys = {place: [keys[position]] for place, keys in self.keys.items()}
-        single.problems = {0: self.problems[position]} if position in self.problems else {}
-        single.unsettled = {0: self.unsettled[position]} if position in self.unsettled else {}
-        return single
 
     def line(self, position: int) -> int:
         """Return where a record begins."""
@@ -1717,21 +1698,14 @@ def pick(columns: Iterable[Sequence], positions: Sequence[int]) -> list[Sequence
 def settle(batch: Batch, table: Any) -> None:
     """Decide and store a batch in the worker's transaction; one by one where a constraint refuses."""
     try:
-        with table.all_or_none():
-            _settle_together(batch, table)
-    except ConstraintError as error:
-        if batch.size == 1:
-            batch.unsettled[0] = f"a constraint of the table refuses it: {error}"
-            return
+        with table.all_or_none(batch.replaces and batch.size > 1):
+            _settle(batch, table)
+    except ConstraintError:
         batch.verdicts, batch.clashes = {}, {}
-        for position in range(batch.size):
-            single = batch.single(position)
-            settle(single, table)
-            for name in ("verdicts", "clashes", "unsettled"):
-                getattr(batch, name).update((position, found) for found in getattr(single, name).values())
+        _settle(batch, table, one_by_one=True)
 
 
-def _settle_together(batch: Batch, table: Any) -> None:
+def _settle(batch: Batch, table: Any, one_by_one: bool = False) -> None:
     """Decide every record of a batch, and store those that are to be stored.
 
     Is this e-mail taken?  The transaction began alone among all writers, so what is read here stays true
@@ -1744,15 +1718,14 @@ def _settle_together(batch: Batch, table: Any) -> None:
     clashes too, but claims neither an id nor a key.
     """
     ids, gone = batch.columns[0], {*batch.problems, *batch.unsettled}
-    rows: dict[int, tuple] = {}
-    same: set[int] = set()
+    rows, same = {}, set()
     twice = _repeated(ids) if len(set(ids)) < len(ids) else set()
     if None in ids or min(ids) <= table.last_id:        # ids that only grow need no look-up at all
         rows = table.find_rows({id_ for id_ in ids if id_ and id_ <= table.last_id})
         same = {position for position, row in enumerate(zip(*batch.columns))
                 if rows.get(row[0]) == row and row[0] not in twice and position not in gone}
         batch.verdicts.update(dict.fromkeys(same, UNCHANGED))
-    suspects = set(positions_of({*rows, *twice}, ids))
+    suspects = set(range(batch.size) if one_by_one else positions_of({*rows, *twice}, ids))
     others = [rows[ids[position]] for position in positions_of(rows, ids) if position not in same]
     holders: dict[int, dict[str, int]] = {}             # of the batch's keys, by place
     for place, keys in batch.keys.items():
@@ -1764,20 +1737,19 @@ def _settle_together(batch: Batch, table: Any) -> None:
     gone |= same
     if suspects := sorted(suspects - same - batch.unsettled.keys()):
         rows |= table.find_rows({id_ for held in holders.values() for id_ in held.values()} - rows.keys())
-        gone |= _judge_suspects(batch, suspects, rows, holders, table)
+        gone |= _judge_suspects(batch, suspects, rows, holders, table, one_by_one)
     new: Sequence[int] = range(batch.size)
     _store(batch, list(itertools.filterfalse(gone.__contains__, new)) if gone else new, table)
 
 
 def _judge_suspects(batch: Batch, suspects: list[int], rows: dict[int, tuple],
-                    holders: dict[int, dict[str, int]], table: Any) -> set[int]:
+                    holders: dict[int, dict[str, int]], table: Any, one_by_one: bool) -> set[int]:
     """Decide the suspects in input order; return the positions of those that are not to be inserted.
 
     `rows` and `holders` are kept as they are after each record.  What replaces a stored row is stored here,
-    before anything that may need its key.
+    before anything that may need its key; `one_by_one` everything is, and what is refused takes nothing.
     """
-    inserted: dict[int, int] = {}           # the position of what is to stand there, by id
-    replaced: dict[int, int] = {}
+    inserted, replaced = {}, {}             # the position of what is to stand there, by id
     for position, row in zip(suspects, zip(*pick(batch.columns, suspects))):
         id_, before, is_sound = row[0], rows.get(row[0]), position not in batch.problems
         if row == before and is_sound:
@@ -1785,12 +1757,20 @@ def _judge_suspects(batch: Batch, suspects: list[int], rows: dict[int, tuple],
         elif problems := _find_clashes(batch, position, row, before, rows, holders):
             batch.clashes[position] = problems if is_sound else problems + batch.problems[position]
         elif is_sound:
+            try:
+                if one_by_one:
+                    with table.all_or_none():
+                        _store(batch, [position], table, before is not None)
+            except ConstraintError as error:
+                batch.unsettled[position] = f"a constraint of the table refuses it: {error}"
+                continue
             rows[id_] = row
             for place, keys in batch.keys.items():
                 holders[place][keys[position]] = id_
             if before:
                 batch.verdicts[position] = REPLACED
-            (replaced if before and id_ not in inserted else inserted)[id_] = position
+            if not one_by_one:
+                (replaced if before and id_ not in inserted else inserted)[id_] = position
     _store(batch, [*replaced.values()], table, True)
     return set(suspects).difference(inserted.values())
 
@@ -1845,8 +1825,7 @@ class InsertWorker:
         self._open_table, self._watch, self._serves = open_table, watch, serves
         self._is_asked = is_parent and not serves       # by children, once it is complete
         self._table: Any = None
-        self._group: list[Batch] = []       # of the open transaction, which began at:
-        self._begun_at: float | None = None
+        self._group, self._begun_at = [], None          # batches of the open transaction, and its begin
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
         self.submit = self._queue.put       # gives a ticket its place, from any thread; None is the last
         self._thread = threading.Thread(target=self._run, name=f"insert-worker {name}", daemon=True)
@@ -1954,14 +1933,12 @@ class InsertWorker:
 
     def _remember(self, batch: Batch) -> None:
         """Keep what children will ask about a parent's records."""
-        if not self._is_asked or not batch.columns:
+        if not self._is_asked or batch.failure:
             return
         ids, gone = batch.columns[0], {*batch.problems, *batch.unsettled}
         for position in sorted(batch.problems) if len(self.rejected) < REJECTED_MAX else ():
             self.rejected.setdefault(ids[position], batch.line(position))
         self.rejected.update(dict.fromkeys(ids[position] for position in batch.unsettled))
-        if batch.failure:
-            return
         stored = [id_ for position, id_ in enumerate(ids) if position not in gone] if gone else ids
         first = self._first = self._first or min(stored, default=0)
         stop = first + min(max(stored, default=0) - first + 1, IDS_MAX)
@@ -1990,10 +1967,10 @@ class InsertWorker:
 
 
 class Databases(contextlib.AbstractContextManager):
-    """The insert workers of all models, and the way of a batch through them; made by `open_databases`.
+    """The insert workers of all models, for any number of threads; made by `open_databases`.
 
-    Any number of threads may use it.  Deleting is not offered: a user cannot be taken away safely from one
-    database while an order that refers to it may be on its way into another.
+    Deleting is not offered: a user cannot be taken away safely from one database while an order that refers
+    to it may be on its way into another.
     """
 
     def __init__(self, schemas: Sequence[Schema], place: Any, watch: Watch,
@@ -2112,7 +2089,7 @@ class Databases(contextlib.AbstractContextManager):
         self._is_closed = True
         # Not a Condition: Ctrl-C in its code leaves it locked.  A call of this thread is over or waits below.
         while any(thread != threading.get_ident() for thread, _ in [*self._calls]):
-            time.sleep(CLOSE_POLL_S)
+            time.sleep(0.005)
         for worker in self.workers.values():
             worker.submit(None)
         for worker in self.workers.values():
@@ -2134,11 +2111,8 @@ def open_databases(place: str, *, busy_timeout: float = 30.0,
 
 GROUP_RECORDS = 10_000              # that share their transactions; two groups are on their way
 GROUP_BATCHES = 128                 # and their threads
-CLOSE_POLL_S = 0.005                # between two looks at whether all calls are answered
 SINGLE_MAX = 1000                   # records of a model up to which each has its own thread and is listed
 START_S = 10                        # after which the main thread carries a batch whose thread has not begun
-SWITCH_S = 0.05                     # for which a thread computes before another one may: saves 4 %
-STACK_BYTES = 1 << 18               # of such a thread: 3,000 start and end in 0.9 instead of 1.2 s
 
 
 class Loader:
@@ -2149,15 +2123,14 @@ class Loader:
         self.threads = 0
         self._databases, self._sources, self._report = databases, sources, report
         self._interrupts, self._batch_size, self._replaces = interrupts, batch_size, replaces
-        self._group: list[Batch] = []       # batches on their way: those of the group that is not full yet,
-        self._group_before: list[Batch] = []            # and those of the one before
+        self._group_before, self._group = [], []        # batches on their way; the last group is not full yet
 
     def run(self) -> None:
         """Load everything; an interrupt ends the reading, and what was read is brought to its verdicts."""
         with contextlib.ExitStack() as stack:           # puts back what it was
-            stack.callback(threading.stack_size, threading.stack_size(STACK_BYTES))
+            stack.callback(threading.stack_size, threading.stack_size(1 << 18))     # 3,000 in 0.9, not 1.2 s
             stack.callback(sys.setswitchinterval, sys.getswitchinterval())
-            sys.setswitchinterval(SWITCH_S)
+            sys.setswitchinterval(0.05)     # saves 4 %
             for level in find_levels(self._databases.schemas):
                 self._read_level([source for source in self._sources if source.schema in level])
             self._report_all([*self._group_before, *self._group])

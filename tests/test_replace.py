@@ -381,3 +381,20 @@ def test_another_program_replaces_too(tmp_path: Path) -> None:
             outcome = shop.insert("users", dict(zip(MODELS["users"], record)), replace=replace)
             assert outcome.verdict == expected, (record, outcome)
         assert shop.find("users", 1) == {"id": 1, "name": "Anne", "email": C}
+
+
+@pytest.mark.parametrize("size", ["1", "2", "4", "8"])
+def test_what_a_refused_neighbour_has_undone_takes_and_frees_nothing(here, tmp_path, size):
+    """Of the second batch of four all is stored, undone for the refused one and stored again, one by one."""
+    check = "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT CHECK (name <> 'Bo'), email TEXT)"
+    execute(tmp_path / "users.db", check)
+    (tmp_path / "users.csv").write_text(
+        "id,name,email\n1,A,a@x.org\n2,B,b@x.org\n5,E,e@x.org\n6,F,f@x.org\n"
+        "3,D,a@x.org\n1,A,x@x.org\n2,B,a@x.org\n4,Bo,bo@x.org\n"
+    )
+    result = here("--users", "users.csv", "--replace", "--json", "--batch-size", size)
+    verdicts = [json.loads(line).get("verdict") for line in result.stdout.splitlines()[:-1]]
+    assert verdicts == ["inserted"] * 4 + ["rejected", "replaced", "replaced", "failed"]
+    assert execute(tmp_path / "users.db", "SELECT id, email FROM users ORDER BY id") == [
+        (1, "x@x.org"), (2, "a@x.org"), (5, "e@x.org"), (6, "f@x.org")
+    ]
