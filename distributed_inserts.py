@@ -702,7 +702,8 @@ class Source:
         """Return where the list of objects begins that an object holds, 0 if it is a record or has none."""
         line = decode_line(text.lstrip().partition("\n")[0])
         lists = itertools.islice(LIST.finditer(text), LISTS_MAX)
-        for match in sorted(lists, key=lambda match: -self._fit_of(text, match.end() - 1)):
+        fits = [(self._fit_of(text, match.end() - 1), match[0][-1], match) for match in lists]
+        for _, _, match in sorted(fits, key=lambda fit: fit[:2], reverse=True):         # empty ones last
             above = decode_line(text[:match.start()] + "0}")
             found = self._fields_in(above) | self._fields_in(line)
             if isinstance(above, dict) and len(found) < 2:

@@ -339,6 +339,12 @@ def test_of_several_lists_that_of_the_records_is_read(load: Load, text: str) -> 
     assert (loaded.status, loaded.rows) == (0, PEOPLE), loaded.error
 
 
+def test_a_list_whose_first_element_is_empty_goes_before_one_without_any(load: Load) -> None:
+    person = '{"id": 3, "name": "Zoe", "email": "zoe@example.com"}'
+    loaded = load(f'{{"tags": [], "users": [{{}}, {person}]}}')
+    assert loaded.status == 1 and loaded.rows == [(3, "Zoe", "zoe@example.com")]
+
+
 @pytest.mark.parametrize("text", ['{"users": []}', "[]", " [ ]\n", '{"users": [\n]}', "id,name,email\n"], ids=ascii)
 def test_a_list_of_no_records_is_loaded(load: Load, text: str) -> None:
     loaded = load(text)
